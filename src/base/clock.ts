@@ -1,0 +1,9 @@
+/** Monotonic milliseconds with fractions; the same clock in every process of a host (CLOCK_MONOTONIC). */
+export function nowMs(): number {
+  return Number(process.hrtime.bigint()) / 1e6;
+}
+
+/** Lets sockets, timers and QMP run; for loops that would otherwise keep the event loop to themselves. */
+export function yieldToEventLoop(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}

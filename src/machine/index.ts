@@ -1,0 +1,2 @@
+/** machine: what is migrated. The contracts, the embedded machine (workload/) and the checkpoint machine (checkpoint/). */
+export * from './machine.ts';

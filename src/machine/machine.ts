@@ -1,0 +1,155 @@
+/**
+ * What is migrated, as the engine sees it. The engine never knows which machine it moves: the embedded machine (`workload`) and
+ * the checkpoint machine implement these contracts, and VFIO devices will come in as further `devices` and `iterables`.
+ */
+import type { Configuration, SectionHeader } from '../wire/index.ts';
+
+/** QEMU's RunState names that occur here (qapi/run-state.json). */
+export type RunState =
+  | 'prelaunch'
+  | 'inmigrate'
+  | 'running'
+  | 'paused'
+  | 'finish-migrate'
+  | 'postmigrate'
+  | 'shutdown'
+  | 'internal-error';
+
+export interface RamBlock {
+  /** Place in `ram`; the engine's handle for the block. */
+  readonly index: number;
+  readonly idstr: string;
+  /** Bytes, a multiple of the target page size. */
+  readonly usedLength: number;
+  /** Host page size backing the block, bytes. */
+  readonly pageSize: number;
+  /** Offset in guest physical memory, bytes; sent with x-ignore-shared only. */
+  readonly guestAddress: number;
+  /** Backed by memory both sides can see: skipped under x-ignore-shared. */
+  readonly shared: boolean;
+}
+
+/** Part of a block's memory that can be read in place: page `p` of the block is at `bytes[(p - firstPage) * P]`. */
+export interface PageWindow {
+  bytes: Buffer;
+  firstPage: number;
+  pageCount: number;
+}
+
+/** What a machine has that the engine may send. All of it is called on the event loop; only what returns a promise may wait. */
+export interface SourceMachine {
+  readonly machineType: string;
+  /** 16 bytes, or undefined if none was given. */
+  readonly uuid: Uint8Array | undefined;
+  readonly targetPageSize: number;
+  readonly ram: readonly RamBlock[];
+  readonly runState: RunState;
+
+  /**
+   * A window that contains `page`. Valid until the next call for any block. Memory answers at once with a window as large as it can
+   * (the same object each time); a file reads ahead and answers with a promise.
+   */
+  window(block: number, page: number): PageWindow | Promise<PageWindow>;
+
+  /** A machine that never runs (checkpoint) has none: every page is sent once. */
+  readonly dirtyLog: DirtyLog | undefined;
+
+  /** Stops every vCPU (and device); resolves when none touches memory any more. */
+  stop(state: RunState): Promise<void>;
+  /** Runs again after `stop`. */
+  resume(): Promise<void>;
+  /** Moves a stopped machine to another stopped state (finish-migrate -> postmigrate). */
+  setRunState(state: RunState): void;
+  /** Share of time taken away from each vCPU, per cent 0..99; 0 lifts the throttle. */
+  throttle(percentage: number): void;
+
+  /** State of everything that is not iterable, machine stopped, in section order; with it the self-description of the stream. */
+  saveDevices(): Promise<SavedDevices>;
+  /** Iterable state other than RAM (VFIO devices, bitmaps), in registration order. */
+  readonly iterables: readonly SourceIterable[];
+}
+
+export interface SavedDevices {
+  readonly sections: readonly DeviceSection[];
+  /** Object of VMDESC; undefined if the machine has none (then an empty description is sent). Text is sent as is. */
+  readonly description: string | undefined;
+}
+
+export interface DeviceSection {
+  readonly idstr: string;
+  readonly instance: number;
+  readonly version: number;
+  readonly body: Uint8Array;
+  /** Sent before the START sections (virtio-mem with early migration). */
+  readonly early: boolean;
+}
+
+/** One bit a page, as KVM's dirty log: a store sets the bit after the bytes are in memory. */
+export interface DirtyLog {
+  /** From the return of this call on, every store sets its bit. */
+  start(): Promise<void>;
+  /** Moves the bits set since the last harvest into `into` (OR) and clears them; returns how many bits were newly set in `into`. */
+  harvest(block: number, into: Uint32Array): number;
+  stop(): Promise<void>;
+}
+
+/** A section that is sent in START, PART and END pieces beside RAM. */
+export interface SourceIterable {
+  readonly idstr: string;
+  readonly instance: number;
+  readonly version: number;
+  setup(): Promise<Uint8Array>;
+  /** Bytes still to send: `precopy` may go while the guest runs, `stopCopy` only after. Cheap unless `exact`. */
+  pending(exact: boolean): Promise<{ precopy: number; stopCopy: number }>;
+  /** Next PART body, or undefined if there is nothing to send now. */
+  iterate(): Promise<Uint8Array | undefined>;
+  complete(): Promise<AsyncIterable<Uint8Array> | Uint8Array>;
+  cleanup(): Promise<void>;
+}
+
+/** Where pages of a RAM section go. Called per page: synchronous, no allocation. `block` is the index given by `prepareRam`. */
+export interface RamSink {
+  /** P bytes of `from` at `at` become the page at byte `offset` of the block. */
+  page(block: number, offset: number, from: Buffer, at: number): void;
+  /** The page at `offset` becomes zero. */
+  zero(block: number, offset: number): void;
+  /** The current content of the page, into `into` at 0 (the base of an XBZRLE record). */
+  read(block: number, offset: number, into: Buffer): void;
+}
+
+/** One block as the stream announces it (START section of ram). */
+export interface AnnouncedBlock {
+  readonly idstr: string;
+  readonly usedLength: number;
+  /** Present only if the stream carries it (see qemu-wire 3.1). */
+  readonly pageSize?: number;
+  readonly guestAddress?: number;
+}
+
+/** A machine that can be filled by the engine. */
+export interface DestinationMachine {
+  readonly targetPageSize: number;
+  /** Own machine type, if it is fixed; a checkpoint takes any. */
+  readonly machineType: string | undefined;
+  readonly uuid: Uint8Array | undefined;
+  readonly runState: RunState;
+
+  /** The stream's configuration; throws if this machine cannot be that one. Type and uuid are checked by the engine already. */
+  configure(configuration: Configuration): Promise<void>;
+  /** Called once. The sink's block index is the index in `blocks`. Throws if blocks are missing, unknown or of another size. */
+  prepareRam(blocks: readonly AnnouncedBlock[], options: { ignoreShared: boolean }): Promise<RamSink>;
+  /** Called between batches of pages: resolves when buffers are low enough to take more; undefined if they are. */
+  drain(): Promise<void> | undefined;
+  /** One whole device section. Throws if the device is unknown or the state does not fit it. */
+  loadDevice(section: SectionHeader, body: Buffer): Promise<void>;
+  /** Number of bytes of the section's body at the start of `bytes`, if the machine knows the device's layout; else undefined. */
+  measureDevice(section: SectionHeader, bytes: Buffer): number | undefined;
+  /** The stream's self-description, as sent (may be empty). All sections are loaded. */
+  describe(description: string): Promise<void>;
+  /** Everything has arrived: make it last (checkpoint: synced and renamed; memory: adopt). After this the machine may start. */
+  commit(): Promise<void>;
+  /** Run as the source's global state says (running or paused). Only after commit. Machines that do not run return at once. */
+  start(): Promise<void>;
+  /** The migration failed: drop all that came. Nothing that looks whole stays behind. Never throws. */
+  discard(): Promise<void>;
+}

@@ -1,0 +1,99 @@
+/**
+ * One vmferry process as its manager sees it: a machine, its settings and at most one outgoing or incoming migration. The QMP server
+ * (`control`) and the CLI talk to this and to nothing below it.
+ */
+import type { RunState } from '../machine/index.ts';
+import type { Settings } from '../settings/index.ts';
+
+/** MigrationStatus of qapi/migration.json. */
+export type MigrationStatus =
+  | 'none'
+  | 'setup'
+  | 'active'
+  | 'pre-switchover'
+  | 'device'
+  | 'completed'
+  | 'failed'
+  | 'cancelling'
+  | 'cancelled';
+
+/** MigrationInfo of qapi/migration.json: names and units are QEMU's (times ms, rates mbps = megabits/s, sizes bytes). */
+export interface MigrationInfo {
+  status?: MigrationStatus;
+  ram?: MigrationRamStats;
+  'xbzrle-cache'?: XbzrleStats;
+  'total-time'?: number;
+  'expected-downtime'?: number;
+  downtime?: number;
+  'setup-time'?: number;
+  'cpu-throttle-percentage'?: number;
+  'error-desc'?: string;
+  'blocked-reasons'?: string[];
+  /** vmferry's own, x- as QEMU marks such: what the migration waits for now, or how to go on after a failure. */
+  'x-waiting-for'?: string;
+}
+
+export interface MigrationRamStats {
+  transferred: number;
+  remaining: number;
+  total: number;
+  duplicate: number;
+  normal: number;
+  'normal-bytes': number;
+  'dirty-pages-rate': number;
+  mbps: number;
+  'dirty-sync-count': number;
+  'postcopy-requests': number;
+  'page-size': number;
+  'multifd-bytes': number;
+  'pages-per-second': number;
+  'precopy-bytes': number;
+  'downtime-bytes': number;
+  'postcopy-bytes': number;
+  'dirty-sync-missed-zero-copy': number;
+}
+
+export interface XbzrleStats {
+  'cache-size': number;
+  bytes: number;
+  pages: number;
+  'cache-miss': number;
+  'cache-miss-rate': number;
+  'encoding-rate': number;
+  overflow: number;
+}
+
+/** Events a host emits; names and data as QMP has them. */
+export type HostEvent =
+  | { readonly event: 'MIGRATION'; readonly data: { readonly status: MigrationStatus } }
+  | { readonly event: 'MIGRATION_PASS'; readonly data: { readonly pass: number } }
+  | { readonly event: 'STOP' }
+  | { readonly event: 'RESUME' }
+  | { readonly event: 'SHUTDOWN'; readonly data: { readonly guest: boolean; readonly reason: string } };
+
+export interface HostStatus {
+  readonly running: boolean;
+  readonly status: RunState;
+}
+
+/** What the QMP server needs of a process. Every method throws FerryError when refused; the message is QEMU's style of sentence. */
+export interface Host {
+  readonly name: string;
+  readonly settings: Settings;
+  status(): HostStatus;
+  /** QMP stop / cont. */
+  stop(): Promise<void>;
+  cont(): Promise<void>;
+  /** Starts an outgoing migration and returns once it is under way (QMP migrate). */
+  migrate(uri: string): Promise<void>;
+  /** QMP migrate-incoming: the process must be waiting (`-incoming defer`). */
+  migrateIncoming(uri: string): Promise<void>;
+  migrateCancel(): Promise<void>;
+  /** QMP migrate-continue: `state` must be the state the migration waits in (pre-switchover). */
+  migrateContinue(state: MigrationStatus): Promise<void>;
+  queryMigrate(): MigrationInfo;
+  /** Ends the process in order: SHUTDOWN event, listeners closed. */
+  quit(): Promise<void>;
+  /** Calls `listener` for every event from now on; returns how to stop. */
+  onEvent(listener: (event: HostEvent) => void): () => void;
+}

@@ -16,6 +16,11 @@ export class Writer {
     return this.#bytes.subarray(0, this.#length);
   }
 
+  /** Forgets what was written; `bytes()` given out before is overwritten by what comes next. */
+  clear(): void {
+    this.#length = 0;
+  }
+
   #room(count: number): number {
     const at = this.#length;
     if (at + count > this.#bytes.length) {

@@ -2,7 +2,9 @@
  * What is migrated, as the engine sees it. The engine never knows which machine it moves: the embedded machine (`workload`) and
  * the checkpoint machine implement these contracts, and VFIO devices will come in as further `devices` and `iterables`.
  */
-import type { Configuration, SectionHeader } from '../wire/index.ts';
+import type { AnnouncedBlock, Configuration, RamSink, SectionHeader } from '../wire/index.ts';
+
+export type { AnnouncedBlock, RamSink };
 
 /** QEMU's RunState names that occur here (qapi/run-state.json). */
 export type RunState =
@@ -65,6 +67,8 @@ export interface SourceMachine {
 
   /** State of everything that is not iterable, machine stopped, in section order; with it the self-description of the stream. */
   saveDevices(): Promise<SavedDevices>;
+  /** Sections that go before the START sections (virtio-mem with early migration: a checkpoint may hold such). */
+  readonly earlyDevices?: readonly DeviceSection[];
   /** Iterable state other than RAM (VFIO devices, bitmaps), in registration order. */
   readonly iterables: readonly SourceIterable[];
 }
@@ -80,8 +84,6 @@ export interface DeviceSection {
   readonly instance: number;
   readonly version: number;
   readonly body: Uint8Array;
-  /** Sent before the START sections (virtio-mem with early migration). */
-  readonly early: boolean;
 }
 
 /** One bit a page, as KVM's dirty log: a store sets the bit after the bytes are in memory. */
@@ -103,27 +105,8 @@ export interface SourceIterable {
   pending(exact: boolean): Promise<{ precopy: number; stopCopy: number }>;
   /** Next PART body, or undefined if there is nothing to send now. */
   iterate(): Promise<Uint8Array | undefined>;
-  complete(): Promise<AsyncIterable<Uint8Array> | Uint8Array>;
+  complete(): Promise<Uint8Array>;
   cleanup(): Promise<void>;
-}
-
-/** Where pages of a RAM section go. Called per page: synchronous, no allocation. `block` is the index given by `prepareRam`. */
-export interface RamSink {
-  /** P bytes of `from` at `at` become the page at byte `offset` of the block. */
-  page(block: number, offset: number, from: Buffer, at: number): void;
-  /** The page at `offset` becomes zero. */
-  zero(block: number, offset: number): void;
-  /** The current content of the page, into `into` at 0 (the base of an XBZRLE record). */
-  read(block: number, offset: number, into: Buffer): void;
-}
-
-/** One block as the stream announces it (START section of ram). */
-export interface AnnouncedBlock {
-  readonly idstr: string;
-  readonly usedLength: number;
-  /** Present only if the stream carries it (see qemu-wire 3.1). */
-  readonly pageSize?: number;
-  readonly guestAddress?: number;
 }
 
 /** A machine that can be filled by the engine. */

@@ -1,0 +1,38 @@
+import { FerryError } from '../base/index.ts';
+
+export type MigrationFault =
+  /** Cancelled by a person or a manager; the source guest goes on. */
+  | { readonly code: 'MIGRATION_CANCELLED' }
+  /** The destination said so over the return path (SHUT with a value other than 0) or broke the return path's rules. */
+  | { readonly code: 'MIGRATION_PEER_FAILED'; readonly value: number }
+  /** The peer or the link went away. */
+  | { readonly code: 'MIGRATION_PEER_GONE'; readonly phase: string }
+  /**
+   * The source has handed the machine over and then lost sight of the destination: the guest may run there. It is left
+   * stopped here, and a person (or `vmferry migrate`, which sees both ends) decides.
+   */
+  | { readonly code: 'MIGRATION_UNCONFIRMED' }
+  /** The two sides do not fit: machine type, uuid, capabilities, RAM. */
+  | { readonly code: 'MIGRATION_MISMATCH'; readonly what: string; readonly expected: string; readonly found: string }
+  /** Not possible in the state that the process is in. */
+  | { readonly code: 'MIGRATION_STATE'; readonly state: string }
+  /** A wait passed its deadline. */
+  | { readonly code: 'MIGRATION_DEADLINE'; readonly waitingFor: string; readonly deadlineMs: number }
+  | { readonly code: 'MIGRATION_UNSUPPORTED'; readonly feature: string };
+
+export class MigrationError extends FerryError<MigrationFault> {}
+
+export function mismatch(what: string, expected: string, found: string): MigrationError {
+  return new MigrationError(
+    { code: 'MIGRATION_MISMATCH', what, expected, found },
+    `${what} does not match: ${expected} expected, ${found} found`,
+  );
+}
+
+export function wrongState(state: string, message: string): MigrationError {
+  return new MigrationError({ code: 'MIGRATION_STATE', state }, message);
+}
+
+export function unsupported(feature: string): MigrationError {
+  return new MigrationError({ code: 'MIGRATION_UNSUPPORTED', feature }, `${feature} is not supported`);
+}

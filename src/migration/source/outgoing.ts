@@ -1,0 +1,396 @@
+import { asError, explain, nowMs, StateMachine } from '../../base/index.ts';
+import type { RunState, SourceMachine } from '../../machine/index.ts';
+import { compatProfile, type Settings } from '../../settings/index.ts';
+import { type Channel, ChannelOutput } from '../../transport/index.ts';
+import { AutoConverge, switchoverThreshold } from '../convergence.ts';
+import { within } from '../deadline.ts';
+import { MigrationError, wrongState } from '../errors.ts';
+import type { MigrationInfo, MigrationStatus } from '../host.ts';
+import { Statistics } from '../statistics.ts';
+import { OUTGOING_ARCS } from '../status.ts';
+import { RamSaver } from './ram-save.ts';
+import { ReturnPathReader, SHUT_NEVER_STARTED } from './return-path-reader.ts';
+import { StreamWriter } from './stream-writer.ts';
+import { XbzrleCache } from './xbzrle-cache.ts';
+
+/** Time for page records in one PART section, ms (ram_save_iterate: MAX_WAIT 50). */
+const PART_MS = 50;
+/** The destination answers the last PING only when every device is loaded; a slow one may take this long, ms. */
+const COMMIT_DEADLINE_MS = 120_000;
+/** After everything was handed over: time for the destination to start the guest and say so, ms. */
+const SHUT_DEADLINE_MS = 120_000;
+/** PING values: 1 as QEMU's first; the last one is ours. */
+const PING_SETUP = 1;
+const PING_COMMIT = 0x0fe2_2f01;
+
+export interface OutgoingObserver {
+  status?(status: MigrationStatus): void;
+  /** A new round over the dirty log. */
+  pass?(pass: number): void;
+  /** The guest was stopped for the switchover / runs again here. */
+  stopped?(): void;
+  resumed?(): void;
+}
+
+export interface OutgoingOptions {
+  readonly machine: SourceMachine;
+  /** Read live: limits may change while the migration runs. */
+  readonly settings: Settings;
+  /** Connects; must end when `signal` aborts. */
+  readonly connect: (signal: AbortSignal) => Promise<Channel>;
+  /** Whether a destination can answer on this channel; without one nobody knows whether the guest has arrived. */
+  readonly returnPath: (channel: Channel) => boolean;
+  readonly observer?: OutgoingObserver;
+}
+
+export type OutgoingResult =
+  | { readonly status: 'completed'; readonly info: MigrationInfo }
+  | { readonly status: 'failed' | 'cancelled'; readonly info: MigrationInfo; readonly error: Error };
+
+/**
+ * The source conductor of one migration. Who owns the guest:
+ *
+ *   setup, active      the guest runs here; any failure leaves it so
+ *   pre-switchover,
+ *   device             stopped here; any failure resumes it - until the commit point
+ *   commit point       the EOF byte of the main stream. It is written only after the destination has answered a PING that stands behind
+ *                      the last device section, that is: all state is loaded there. From this byte on a QEMU destination may start the
+ *                      guest, even when the rest is cut off (qemu-wire fact 5), so the source never resumes by itself any more
+ *   completed          SHUT 0 has come: the guest is there
+ *
+ * Only a vmferry destination's SHUT_NEVER_STARTED gives the guest back after the commit point.
+ */
+export class OutgoingMigration {
+  readonly #machine: SourceMachine;
+  readonly #settings: Settings;
+  readonly #options: OutgoingOptions;
+  readonly #observer: OutgoingObserver;
+  readonly #state: StateMachine<MigrationStatus>;
+  readonly #statistics: Statistics;
+  readonly #abort = new AbortController();
+  #channel: Channel | undefined;
+  #failure: Error | undefined;
+  #committed = false;
+  #wasRunning = false;
+  #stoppedByUs = false;
+  #continue: (() => void) | undefined;
+  #waitingFor: string | undefined;
+
+  constructor(options: OutgoingOptions) {
+    this.#options = options;
+    this.#machine = options.machine;
+    this.#settings = options.settings;
+    this.#observer = options.observer ?? {};
+    this.#state = new StateMachine<MigrationStatus>('none', OUTGOING_ARCS, ({ to }) => this.#observer.status?.(to));
+    this.#statistics = new Statistics(
+      this.#machine.targetPageSize,
+      this.#machine.ram.reduce((sum, block) => sum + block.usedLength, 0),
+    );
+  }
+
+  get status(): MigrationStatus {
+    return this.#state.state;
+  }
+
+  info(): MigrationInfo {
+    const info = this.#statistics.info(this.status);
+    if (this.#settings.capability('xbzrle') && this.status !== 'setup') {
+      info['xbzrle-cache'] = this.#statistics.xbzrle(this.#settings.parameter('xbzrle-cache-size'));
+    }
+    if (this.#failure !== undefined) info['error-desc'] = explain(this.#failure);
+    if (this.#waitingFor !== undefined) info['x-waiting-for'] = this.#waitingFor;
+    return info;
+  }
+
+  /** Ends the migration; the guest goes on here. Throws MIGRATION_STATE when it has been handed over already. */
+  cancel(): void {
+    if (this.#committed) {
+      throw wrongState(this.status, 'the guest has been handed over to the destination: too late to cancel');
+    }
+    this.#fail(new MigrationError({ code: 'MIGRATION_CANCELLED' }, 'the migration was cancelled'));
+  }
+
+  /** Ends the wait of pause-before-switchover. */
+  continue(): void {
+    if (this.#continue === undefined) {
+      throw wrongState(this.status, `the migration does not wait for anyone: its state is ${this.status}`);
+    }
+    this.#continue();
+  }
+
+  /** Runs the migration to its end; never throws. */
+  async run(): Promise<OutgoingResult> {
+    this.#state.move('setup');
+    try {
+      await this.#migrate();
+      this.#finish();
+      this.#state.move('completed');
+      return { status: 'completed', info: this.info() };
+    } catch (thrown) {
+      this.#fail(asError(thrown));
+      return await this.#giveUp();
+    }
+  }
+
+  /** Records the first cause, and makes everything that waits on the channel stop. */
+  #fail(error: Error): void {
+    if (this.#failure !== undefined) return;
+    this.#failure = error;
+    const cancelled = isCancelled(error) && this.#state.can('cancelling');
+    if (cancelled) this.#state.move('cancelling');
+    this.#abort.abort(error);
+    this.#channel?.destroy(error);
+  }
+
+  async #migrate(): Promise<void> {
+    const connected = await this.#options.connect(this.#abort.signal);
+    this.#channel = connected;
+    this.#check();
+    const output = new ChannelOutput(connected);
+    const returnPath = this.#options.returnPath(connected)
+      ? new ReturnPathReader(connected, (error) => this.#fail(error))
+      : undefined;
+    const stream = new StreamWriter(this.#machine, output, compatProfile(this.#machine.machineType));
+    const saved = await this.#setup(stream, output, returnPath !== undefined);
+    try {
+      await this.#iterate(stream, output, saved);
+      await this.#switchover(stream, output, saved, returnPath);
+    } finally {
+      await this.#machine.dirtyLog?.stop();
+      this.#machine.throttle(0);
+    }
+    await this.#handOver(output, returnPath);
+  }
+
+  async #setup(stream: StreamWriter, output: ChannelOutput, returnPath: boolean): Promise<RamSaver> {
+    const ignoreShared = this.#settings.capability('x-ignore-shared');
+    const blocks = this.#machine.ram.filter((block) => !(ignoreShared && block.shared));
+    await stream.begin({
+      ignoreShared,
+      uuid: this.#settings.capability('validate-uuid') ? this.#machine.uuid : undefined,
+      ...(returnPath ? { ping: PING_SETUP } : {}),
+    });
+    await this.#machine.dirtyLog?.start();
+    const cache = this.#settings.capability('xbzrle')
+      ? new XbzrleCache(this.#settings.parameter('xbzrle-cache-size'), this.#machine.targetPageSize)
+      : undefined;
+    const saved = new RamSaver({
+      machine: this.#machine,
+      blocks,
+      output,
+      statistics: this.#statistics,
+      xbzrle: cache,
+    });
+    await stream.start(ignoreShared);
+    await settled(output.flush());
+    this.#check();
+    this.#statistics.setupMs = nowMs() - this.#statistics.startMs;
+    this.#statistics.syncCount = 1;
+    this.#state.move('active');
+    this.#observer.pass?.(1);
+    return saved;
+  }
+
+  /** Rounds over the dirty log until what is left fits the downtime limit. */
+  async #iterate(stream: StreamWriter, output: ChannelOutput, saved: RamSaver): Promise<void> {
+    const pageSize = this.#machine.targetPageSize;
+    const converge = new AutoConverge();
+    let round = { startMs: nowMs(), startBytes: output.offset };
+    const nextRound = () => {
+      const dirtied = saved.sync();
+      const now = nowMs();
+      const spanMs = Math.max(now - round.startMs, 1);
+      this.#statistics.dirtyPagesPerSecond = (dirtied * 1000) / spanMs;
+      if (this.#settings.capability('auto-converge')) {
+        this.#throttle(converge, dirtied * pageSize, output.offset - round.startBytes);
+      }
+      round = { startMs: now, startBytes: output.offset };
+      this.#statistics.syncCount++;
+      this.#observer.pass?.(this.#statistics.syncCount);
+      saved.allowXbzrle(this.#statistics.syncCount > 1);
+    };
+    for (;;) {
+      output.rateLimit = this.#settings.parameter('max-bandwidth');
+      await stream.beginRam('part');
+      await saved.send(nowMs() + PART_MS);
+      await stream.endRam();
+      await stream.iterateOthers();
+      await settled(output.flush());
+      this.#check();
+      const others = await stream.pendingOthers();
+      if (saved.dirtyPages * pageSize + others > this.#threshold()) {
+        if (saved.dirtyPages === 0) nextRound();
+        continue;
+      }
+      nextRound();
+      if (saved.dirtyPages * pageSize + others <= this.#threshold()) return;
+    }
+  }
+
+  #threshold(): number {
+    return switchoverThreshold({
+      bandwidth: this.#statistics.measuredBandwidth,
+      availSwitchoverBandwidth: this.#settings.parameter('avail-switchover-bandwidth'),
+      downtimeLimitMs: this.#settings.parameter('downtime-limit'),
+    });
+  }
+
+  #throttle(converge: AutoConverge, dirtiedBytes: number, sentBytes: number): void {
+    const percentage = converge.roundEnded(dirtiedBytes, sentBytes, {
+      initial: this.#settings.parameter('cpu-throttle-initial'),
+      increment: this.#settings.parameter('cpu-throttle-increment'),
+      max: this.#settings.parameter('max-cpu-throttle'),
+      tailslow: this.#settings.parameter('cpu-throttle-tailslow'),
+      triggerThreshold: this.#settings.parameter('throttle-trigger-threshold'),
+    });
+    this.#statistics.throttlePercentage = percentage;
+    this.#machine.throttle(percentage);
+  }
+
+  /** Stops the guest and sends all that is left, up to and not including the commit point. */
+  async #switchover(
+    stream: StreamWriter,
+    output: ChannelOutput,
+    saved: RamSaver,
+    returnPath: ReturnPathReader | undefined,
+  ): Promise<void> {
+    this.#wasRunning = this.#machine.runState === 'running';
+    this.#statistics.stopMs = nowMs();
+    if (this.#wasRunning) {
+      this.#stoppedByUs = true;
+      await this.#machine.stop('finish-migrate');
+      this.#observer.stopped?.();
+    }
+    this.#check();
+    if (this.#settings.capability('pause-before-switchover')) await this.#pause();
+    this.#check();
+    this.#state.move('device');
+    output.rateLimit = 0;
+    saved.allowXbzrle(false);
+    saved.sync();
+    this.#statistics.syncCount++;
+    await stream.switchoverStart();
+    await stream.beginRam('end');
+    await saved.send(Number.POSITIVE_INFINITY);
+    await stream.endRam();
+    await stream.completeOthers();
+    await stream.devices();
+    if (returnPath !== undefined) {
+      await stream.ping(PING_COMMIT);
+      const loaded = returnPath.pong(PING_COMMIT);
+      loaded.catch(() => {});
+      await settled(output.flush());
+      await this.#wait(loaded, COMMIT_DEADLINE_MS, 'the destination to load the devices');
+    }
+    this.#check();
+    this.#statistics.progress(output.offset);
+    this.#committed = true;
+    await stream.finish();
+    await output.drained();
+  }
+
+  /** Everything is out: waits for the destination to say that it has the guest. */
+  async #handOver(output: ChannelOutput, returnPath: ReturnPathReader | undefined): Promise<void> {
+    const channel = this.#channel!;
+    if (returnPath !== undefined) {
+      const value = await this.#wait(returnPath.shut(), SHUT_DEADLINE_MS, 'the destination to confirm the guest');
+      if (value !== 0) {
+        throw new MigrationError(
+          { code: 'MIGRATION_PEER_FAILED', value },
+          `${channel.label}: the destination could not take the guest over (SHUT ${value})`,
+        );
+      }
+    }
+    this.#statistics.progress(output.offset);
+    await this.#wait(channel.end(), SHUT_DEADLINE_MS, 'the channel to take the last bytes').catch((error: unknown) => {
+      // With SHUT 0 in hand the guest is safe; a file or a command, though, must end well.
+      if (returnPath === undefined) throw error;
+    });
+  }
+
+  async #pause(): Promise<void> {
+    const released = new Promise<void>((resolve, reject) => {
+      this.#continue = resolve;
+      this.#abort.signal.addEventListener('abort', () => reject(asError(this.#abort.signal.reason)), { once: true });
+    });
+    this.#waitingFor = 'migrate-continue';
+    this.#state.move('pre-switchover');
+    try {
+      await released;
+    } finally {
+      this.#continue = undefined;
+      this.#waitingFor = undefined;
+    }
+  }
+
+  async #wait<T>(promise: Promise<T>, deadlineMs: number, what: string): Promise<T> {
+    this.#waitingFor = what;
+    try {
+      return await within(promise, deadlineMs, what);
+    } finally {
+      this.#waitingFor = undefined;
+    }
+  }
+
+  #check(): void {
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  #finish(): void {
+    const now = nowMs();
+    this.#statistics.endMs = now;
+    this.#statistics.downtimeMs = now - this.#statistics.stopMs!;
+    this.#statistics.remainingPages = 0;
+    this.#machine.setRunState('postmigrate');
+    this.#channel?.destroy();
+  }
+
+  async #giveUp(): Promise<OutgoingResult> {
+    let error = this.#failure!;
+    this.#statistics.endMs = nowMs();
+    this.#channel?.destroy(error);
+    await this.#channel?.closed;
+    if (this.#committed && !neverStarted(error)) {
+      error = new MigrationError(
+        { code: 'MIGRATION_UNCONFIRMED' },
+        'the guest was handed over, but the destination did not confirm it: it may run there. It stays stopped here. If it does not run ' +
+          "there, end the destination and let it run here with 'cont'",
+        error,
+      );
+      this.#failure = error;
+      this.#machine.setRunState('postmigrate');
+    } else if (this.#stoppedByUs) {
+      await this.#machine.resume();
+      this.#observer.resumed?.();
+    }
+    const status = this.#state.state === 'cancelling' ? 'cancelled' : 'failed';
+    this.#state.move(status);
+    return { status, info: this.info(), error };
+  }
+
+  /** Whether the machine was left stopped after the commit point. */
+  get unconfirmed(): boolean {
+    return this.#failure instanceof MigrationError && this.#failure.code === 'MIGRATION_UNCONFIRMED';
+  }
+
+  /** The state the guest had when the migration stopped it. */
+  get stoppedFrom(): RunState | undefined {
+    return this.#stoppedByUs ? 'running' : undefined;
+  }
+}
+
+function isCancelled(error: Error): boolean {
+  return error instanceof MigrationError && error.code === 'MIGRATION_CANCELLED';
+}
+
+function neverStarted(error: Error): boolean {
+  return (
+    error instanceof MigrationError &&
+    error.fault.code === 'MIGRATION_PEER_FAILED' &&
+    error.fault.value === SHUT_NEVER_STARTED
+  );
+}
+
+async function settled(promise: Promise<void> | undefined): Promise<void> {
+  if (promise !== undefined) await promise;
+}

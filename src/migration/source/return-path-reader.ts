@@ -1,0 +1,120 @@
+import { asError, explain, STARVED } from '../../base/index.ts';
+import type { Channel } from '../../transport/index.ts';
+import { decodeReturnPathMessage, type ReturnPathMessage, StreamInput } from '../../wire/index.ts';
+import { MigrationError } from '../errors.ts';
+
+/**
+ * Value of SHUT by which a vmferry destination says: failed, and the guest was never started here. Any other value but 0 only says
+ * that something failed (QEMU sends 1, and may have started its guest by then: qemu-wire fact 5).
+ */
+export const SHUT_NEVER_STARTED = 0x0fe2_2f00;
+
+/**
+ * Reads what the destination says to the source. One loop for the life of the channel; others wait for what they need by
+ * `pong` and `shut`. Everything that breaks the rules, and the end of the bytes, ends in `failed`.
+ */
+export class ReturnPathReader {
+  readonly #channel: Channel;
+  readonly #input: StreamInput;
+  readonly #pongs = new Map<number, () => void>();
+  readonly #ended: Promise<never>;
+  #reject: (error: Error) => void = () => {};
+  readonly #shut: Promise<number>;
+  #resolveShut: (value: number) => void = () => {};
+  readonly #onError: (error: Error) => void;
+  #shutSeen = false;
+
+  /** `onError`: called once when the path breaks before SHUT; the conductor then stops writing at once. */
+  constructor(channel: Channel, onError: (error: Error) => void) {
+    this.#channel = channel;
+    this.#onError = onError;
+    this.#input = new StreamInput(`${channel.label} (return path)`);
+    this.#ended = new Promise((_, reject) => {
+      this.#reject = reject;
+    });
+    this.#ended.catch(() => {});
+    this.#shut = new Promise((resolve) => {
+      this.#resolveShut = resolve;
+    });
+    void this.#run();
+  }
+
+  /** Resolves when PONG `value` has come; rejects when the path ends first. */
+  pong(value: number): Promise<void> {
+    const seen = new Promise<void>((resolve) => this.#pongs.set(value, resolve));
+    return Promise.race([seen, this.#ended]);
+  }
+
+  /** The value of SHUT; rejects when the path ends without it. */
+  shut(): Promise<number> {
+    return Promise.race([this.#shut, this.#ended]);
+  }
+
+  async #run(): Promise<void> {
+    try {
+      for (;;) {
+        const message = this.#next();
+        if (message !== undefined) {
+          this.#take(message);
+          continue;
+        }
+        const chunk = this.#channel.tryRead() ?? (await this.#channel.read());
+        if (chunk === null) {
+          throw new MigrationError(
+            { code: 'MIGRATION_PEER_GONE', phase: 'return path' },
+            `${this.#channel.label}: the destination closed the connection after ${this.#input.reader.offset} bytes of return path`,
+          );
+        }
+        this.#input.add(chunk);
+      }
+    } catch (error) {
+      this.#reject(asError(error));
+      if (!this.#shutSeen) this.#onError(asError(error));
+    }
+  }
+
+  #next(): ReturnPathMessage | undefined {
+    const reader = this.#input.reader;
+    const mark = reader.pos;
+    try {
+      return decodeReturnPathMessage(reader);
+    } catch (error) {
+      if (error !== STARVED) throw error;
+      reader.pos = mark;
+      return undefined;
+    }
+  }
+
+  #take(message: ReturnPathMessage): void {
+    switch (message.type) {
+      case 'PONG':
+        this.#pongs.get(message.value)?.();
+        return;
+      case 'SHUT':
+        this.#shutSeen = true;
+        this.#resolveShut(message.value);
+        if (message.value !== 0) {
+          this.#onError(
+            new MigrationError(
+              { code: 'MIGRATION_PEER_FAILED', value: message.value },
+              `${this.#channel.label}: the destination reports that the migration failed there (SHUT ${message.value})`,
+            ),
+          );
+        }
+        return;
+      case 'SWITCHOVER_ACK':
+        // Nobody asked for one; QEMU ignores a single surplus one too (qemu-wire 7.1).
+        return;
+      case 'REQ_PAGES':
+      case 'REQ_PAGES_ID':
+      case 'RECV_BITMAP':
+      case 'RESUME_ACK':
+        throw new MigrationError(
+          { code: 'MIGRATION_UNSUPPORTED', feature: message.type },
+          `${this.#channel.label}: ${message.type} on the return path, but postcopy is not on`,
+        );
+      default:
+        throw new Error(explain(message satisfies never));
+    }
+  }
+}

@@ -1,0 +1,178 @@
+import { Writer } from '../../base/index.ts';
+import type { DeviceSection, SavedDevices, SourceIterable, SourceMachine } from '../../machine/index.ts';
+import type { CompatProfile } from '../../settings/index.ts';
+import type { ChannelOutput } from '../../transport/index.ts';
+import {
+  type Command,
+  encodeCommand,
+  encodeConfiguration,
+  encodeDescription,
+  encodeEndOfStream,
+  encodeHeader,
+  encodeRamBlockList,
+  encodeRamEos,
+  encodeSectionBegin,
+  encodeSectionFooter,
+  RAM_SECTION_VERSION,
+  type SectionKind,
+} from '../../wire/index.ts';
+
+/** Pieces larger than this are handed over in parts, so that a big device never needs a second copy of itself. */
+const WRITER_HINT = 1024;
+
+/**
+ * Writes the main stream in the order that QEMU expects (qemu-wire 1.4): header, configuration, early devices, START, PART ..., END,
+ * FULL, EOF, description. Knows section ids; decides nothing.
+ */
+export class StreamWriter {
+  readonly #machine: SourceMachine;
+  readonly #output: ChannelOutput;
+  readonly #profile: CompatProfile;
+  readonly #writer = new Writer(WRITER_HINT);
+  #nextId = 0;
+  #ramId = 0;
+  #others: { readonly iterable: SourceIterable; readonly id: number }[] = [];
+  #description: string | undefined;
+
+  constructor(machine: SourceMachine, output: ChannelOutput, profile: CompatProfile) {
+    this.#machine = machine;
+    this.#output = output;
+    this.#profile = profile;
+  }
+
+  /** Header, configuration and, with a return path, its opening. */
+  async begin(options: {
+    readonly ignoreShared: boolean;
+    readonly uuid: Uint8Array | undefined;
+    /** Opens the return path and sends this PING. */
+    readonly ping?: number;
+  }): Promise<void> {
+    encodeHeader(this.#writer);
+    encodeConfiguration(this.#writer, {
+      machineType: this.#machine.machineType,
+      targetPageBits: undefined,
+      capabilities: options.ignoreShared ? ['x-ignore-shared'] : undefined,
+      uuid: options.uuid === undefined ? undefined : Buffer.from(options.uuid),
+    });
+    await this.#put();
+    if (options.ping !== undefined) {
+      await this.#command({ name: 'OPEN_RETURN_PATH' });
+      await this.ping(options.ping);
+    }
+  }
+
+  ping(value: number): Promise<void> {
+    return this.#command({ name: 'PING', value });
+  }
+
+  /** START sections: RAM's block list, then the other iterables in registration order. */
+  async start(ignoreShared: boolean): Promise<void> {
+    for (const section of this.#machine.earlyDevices ?? []) await this.#device(section);
+    this.#ramId = this.#nextId++;
+    this.#begin('start', this.#ramId, { idstr: 'ram', instance: 0, version: RAM_SECTION_VERSION });
+    encodeRamBlockList(
+      this.#writer,
+      this.#machine.ram.map(({ idstr, usedLength, guestAddress }) => ({
+        idstr,
+        usedLength,
+        ...(ignoreShared ? { guestAddress } : {}),
+      })),
+    );
+    await this.endRam();
+    for (const iterable of this.#machine.iterables) {
+      const other = { iterable, id: this.#nextId++ };
+      this.#others.push(other);
+      this.#begin('start', other.id, iterable);
+      await this.#body(other.id, await iterable.setup());
+    }
+  }
+
+  /** Opens a PART or END section of RAM; page records may follow, then `endRam`. */
+  async beginRam(kind: 'part' | 'end'): Promise<void> {
+    this.#begin(kind, this.#ramId);
+    await this.#put();
+  }
+
+  /** EOS and footer of a RAM section. */
+  async endRam(): Promise<void> {
+    encodeRamEos(this.#writer);
+    encodeSectionFooter(this.#writer, this.#ramId);
+    await this.#put();
+  }
+
+  /** Bytes that the other iterables still have to send. */
+  async pendingOthers(): Promise<number> {
+    let bytes = 0;
+    for (const { iterable } of this.#others) {
+      const pending = await iterable.pending(false);
+      bytes += pending.precopy + pending.stopCopy;
+    }
+    return bytes;
+  }
+
+  async iterateOthers(): Promise<void> {
+    for (const { iterable, id } of this.#others) {
+      const body = await iterable.iterate();
+      if (body === undefined) continue;
+      this.#begin('part', id);
+      await this.#body(id, body);
+    }
+  }
+
+  async completeOthers(): Promise<void> {
+    for (const { iterable, id } of this.#others) {
+      this.#begin('end', id);
+      await this.#body(id, await iterable.complete());
+    }
+  }
+
+  /** Before the END sections, guest stopped; only towards peers that know it (machine types from 10.0). */
+  async switchoverStart(): Promise<void> {
+    if (this.#profile.sendSwitchoverStart) await this.#command({ name: 'SWITCHOVER_START' });
+  }
+
+  /** FULL sections of all devices, guest stopped. */
+  async devices(): Promise<void> {
+    const saved: SavedDevices = await this.#machine.saveDevices();
+    for (const section of saved.sections) await this.#device(section);
+    this.#description = saved.description;
+  }
+
+  /** EOF and description: the commit point (see OutgoingMigration). An empty description is valid; none at all is not. */
+  async finish(): Promise<void> {
+    encodeEndOfStream(this.#writer);
+    encodeDescription(this.#writer, this.#description ?? '');
+    await this.#put();
+  }
+
+  async #device(section: DeviceSection): Promise<void> {
+    const id = this.#nextId++;
+    this.#begin('full', id, section);
+    await this.#body(id, section.body);
+  }
+
+  #begin(kind: SectionKind, id: number, name?: { idstr: string; instance: number; version: number }): void {
+    encodeSectionBegin(this.#writer, { kind, id, idstr: '', instance: 0, version: 0, ...pick(name) });
+  }
+
+  async #body(id: number, body: Uint8Array): Promise<void> {
+    await this.#put();
+    await this.#output.put(body);
+    encodeSectionFooter(this.#writer, id);
+    await this.#put();
+  }
+
+  async #command(command: Command): Promise<void> {
+    encodeCommand(this.#writer, command);
+    await this.#put();
+  }
+
+  async #put(): Promise<void> {
+    await this.#output.put(this.#writer.bytes());
+    this.#writer.clear();
+  }
+}
+
+function pick(name: { idstr: string; instance: number; version: number } | undefined) {
+  return name === undefined ? {} : { idstr: name.idstr, instance: name.instance, version: name.version };
+}

@@ -1,0 +1,133 @@
+import { nowMs } from '../base/index.ts';
+import type { MigrationInfo, MigrationRamStats, MigrationStatus, XbzrleStats } from './host.ts';
+
+/** Window over which bandwidth is measured, ms (QEMU's is 100 too: migration/migration.c BUFFER_DELAY). */
+export const BANDWIDTH_WINDOW_MS = 100;
+
+/**
+ * Counters of one outgoing migration. The engine adds, `info` renders them as query-migrate does. Bytes unless the name says pages;
+ * times are monotonic ms.
+ */
+export class Statistics {
+  readonly pageSize: number;
+  readonly ramTotalBytes: number;
+  startMs = nowMs();
+  setupMs = 0;
+  endMs: number | undefined;
+  stopMs: number | undefined;
+  downtimeMs: number | undefined;
+
+  normalPages = 0;
+  zeroPages = 0;
+  xbzrlePages = 0;
+  xbzrleBytes = 0;
+  xbzrleCacheMisses = 0;
+  xbzrleOverflows = 0;
+  /** Rounds over the dirty log, the first included. */
+  syncCount = 0;
+  /** Pages in the current bitmap. */
+  remainingPages = 0;
+  dirtyPagesPerSecond = 0;
+  throttlePercentage = 0;
+
+  transferredBytes = 0;
+  precopyBytes = 0;
+  downtimeBytes = 0;
+
+  /** Bytes a ms over the last full window; 0 until the first is over. */
+  bandwidth = 0;
+  pagesPerSecond = 0;
+  #windowStartMs = nowMs();
+  #windowBytes = 0;
+  #windowPages = 0;
+
+  constructor(pageSize: number, ramTotalBytes: number) {
+    this.pageSize = pageSize;
+    this.ramTotalBytes = ramTotalBytes;
+  }
+
+  get pagesSent(): number {
+    return this.normalPages + this.zeroPages + this.xbzrlePages;
+  }
+
+  /** Tells the total of bytes sent; closes the bandwidth window when it is long enough. */
+  progress(transferredBytes: number): void {
+    const added = transferredBytes - this.transferredBytes;
+    this.transferredBytes = transferredBytes;
+    if (this.stopMs === undefined) this.precopyBytes += added;
+    else this.downtimeBytes += added;
+    const now = nowMs();
+    const spanMs = now - this.#windowStartMs;
+    if (spanMs < BANDWIDTH_WINDOW_MS) return;
+    this.bandwidth = (transferredBytes - this.#windowBytes) / spanMs;
+    this.pagesPerSecond = ((this.pagesSent - this.#windowPages) * 1000) / spanMs;
+    this.#windowStartMs = now;
+    this.#windowBytes = transferredBytes;
+    this.#windowPages = this.pagesSent;
+  }
+
+  /**
+   * Bytes a ms to plan with: the last window, or the average so far while there is none. The first moments say nothing: then the bytes
+   * only fill the socket's buffers.
+   */
+  get measuredBandwidth(): number {
+    if (this.bandwidth > 0) return this.bandwidth;
+    const spanMs = nowMs() - this.#windowStartMs;
+    return spanMs >= BANDWIDTH_WINDOW_MS / 4 ? (this.transferredBytes - this.#windowBytes) / spanMs : 0;
+  }
+
+  ram(): MigrationRamStats {
+    return {
+      transferred: this.transferredBytes,
+      remaining: this.remainingPages * this.pageSize,
+      total: this.ramTotalBytes,
+      duplicate: this.zeroPages,
+      normal: this.normalPages,
+      'normal-bytes': this.normalPages * this.pageSize,
+      'dirty-pages-rate': Math.round(this.dirtyPagesPerSecond),
+      mbps: (this.measuredBandwidth * 8) / 1000,
+      'dirty-sync-count': this.syncCount,
+      'postcopy-requests': 0,
+      'page-size': this.pageSize,
+      'multifd-bytes': 0,
+      'pages-per-second': Math.round(this.pagesPerSecond),
+      'precopy-bytes': this.precopyBytes,
+      'downtime-bytes': this.downtimeBytes,
+      'postcopy-bytes': 0,
+      'dirty-sync-missed-zero-copy': 0,
+    };
+  }
+
+  xbzrle(cacheSize: number): XbzrleStats {
+    const tried = this.xbzrlePages + this.xbzrleCacheMisses;
+    return {
+      'cache-size': cacheSize,
+      bytes: this.xbzrleBytes,
+      pages: this.xbzrlePages,
+      'cache-miss': this.xbzrleCacheMisses,
+      'cache-miss-rate': tried === 0 ? 0 : this.xbzrleCacheMisses / tried,
+      'encoding-rate': this.xbzrleBytes === 0 ? 0 : (this.xbzrlePages * this.pageSize) / this.xbzrleBytes,
+      overflow: this.xbzrleOverflows,
+    };
+  }
+
+  /** What query-migrate shows in `status`; which members appear in which state is QEMU's rule (fill_source_migration_info). */
+  info(status: MigrationStatus): MigrationInfo {
+    const now = this.endMs ?? nowMs();
+    const info: MigrationInfo = { status };
+    if (status === 'none') return info;
+    info['total-time'] = Math.round(now - this.startMs);
+    info['setup-time'] = Math.round(this.setupMs);
+    if (status === 'setup') return info;
+    info.ram = this.ram();
+    if (this.downtimeMs !== undefined) info.downtime = Math.round(this.downtimeMs);
+    else info['expected-downtime'] = Math.round(this.expectedDowntimeMs);
+    if (this.throttlePercentage > 0) info['cpu-throttle-percentage'] = this.throttlePercentage;
+    return info;
+  }
+
+  get expectedDowntimeMs(): number {
+    const bandwidth = this.measuredBandwidth;
+    return bandwidth > 0 ? (this.remainingPages * this.pageSize) / bandwidth : 0;
+  }
+}

@@ -1,0 +1,104 @@
+import { fstatSync } from 'node:fs';
+import { Socket } from 'node:net';
+import { FerryError } from '../base/index.ts';
+import { formatAddress } from './address.ts';
+import type { Address, Channel } from './channel.ts';
+import { badAddress, closedHere, refused } from './errors.ts';
+import { openExec } from './exec-channel.ts';
+import { fileChannelOf, openFileChannel } from './file-channel.ts';
+import { SocketChannel, SocketRing } from './socket-channel.ts';
+
+export interface ConnectOptions {
+  /** Aborting it gives the attempt up; it has no power over the channel afterwards. */
+  readonly signal?: AbortSignal | undefined;
+  /** First word of the channel's label: main, multifd 3, ... */
+  readonly role?: string | undefined;
+  /** For sockets: how long to wait for the peer, ms. */
+  readonly timeoutMs?: number | undefined;
+}
+
+export const CONNECT_TIMEOUT_MS = 30_000;
+
+/** The outgoing end of `address`. Throws TransportError: refused, timeout, address, or closed if `signal` aborts. */
+export async function connect(address: Address, options: ConnectOptions = {}): Promise<Channel> {
+  const label = channelLabel(address, options.role);
+  options.signal?.throwIfAborted();
+  switch (address.kind) {
+    case 'tcp':
+      if (address.host === '') throw badAddress(formatAddress(address), 'connecting wants a host');
+      return connectSocket({ host: address.host, port: address.port, noDelay: true }, label, options);
+    case 'unix':
+      return connectSocket({ path: address.path }, label, options);
+    case 'fd':
+      return openDescriptor(address.fd, 'write', label);
+    case 'exec':
+      return openExec(address, label);
+    case 'file':
+      return openFileChannel(address, 'write', label);
+  }
+}
+
+export function channelLabel(address: Address, role = 'main'): string {
+  return `${role} ${formatAddress(address)}`;
+}
+
+type Target = { host: string; port: number; noDelay: boolean } | { path: string };
+
+function connectSocket(target: Target, label: string, options: ConnectOptions): Promise<Channel> {
+  const { signal, timeoutMs = CONNECT_TIMEOUT_MS } = options;
+  const ring = new SocketRing();
+  const socket = new Socket(ring.socketOptions);
+  return new Promise((resolve, reject) => {
+    const giveUp = (error: Error) => {
+      settle();
+      socket.on('error', () => {});
+      socket.destroy();
+      reject(error);
+    };
+    const onError = (error: Error) => giveUp(refused(label, error));
+    const onAbort = () => giveUp(closedHere({ channel: label, bytesRead: 0, bytesWritten: 0 }, signal?.reason));
+    const onTimeout = () =>
+      giveUp(
+        new FerryError(
+          { code: 'TRANSPORT_TIMEOUT', channel: label, timeoutMs },
+          `${label}: no connection within ${timeoutMs} ms`,
+        ),
+      );
+    const onConnect = () => {
+      settle();
+      resolve(new SocketChannel(label, { input: socket, output: socket, ring }));
+    };
+    const timer = setTimeout(onTimeout, timeoutMs);
+    const settle = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', onAbort);
+      socket.off('error', onError);
+      socket.off('connect', onConnect);
+    };
+    signal?.addEventListener('abort', onAbort, { once: true });
+    socket.once('error', onError);
+    socket.once('connect', onConnect);
+    socket.connect(target);
+  });
+}
+
+/** A descriptor this process inherited: a connected socket, a pipe, or a file. The channel owns it from now on. */
+export function openDescriptor(fd: number, direction: 'read' | 'write', label: string): Channel {
+  try {
+    const stats = fstatSync(fd);
+    if (stats.isFile()) return fileChannelOf(fd, true, direction, label);
+    const duplex = stats.isSocket();
+    if (!duplex && !stats.isFIFO()) throw badAddress(`fd:${fd}`, 'is neither a socket nor a pipe nor a file');
+    const ring = new SocketRing();
+    const readable = duplex || direction === 'read';
+    const writable = duplex || direction === 'write';
+    const socket = new Socket({ ...ring.socketOptions, fd, readable, writable });
+    return new SocketChannel(label, {
+      input: readable ? socket : undefined,
+      output: writable ? socket : undefined,
+      ring,
+    });
+  } catch (error) {
+    throw refused(label, error, 'cannot use the descriptor');
+  }
+}

@@ -1,0 +1,11 @@
+/**
+ * transport: how bytes travel. `connect` gives the outgoing end of an address, `listen` the incoming one; either way a `Channel`.
+ * `ChannelOutput` stages and shapes what a sender writes. Knows nothing of what the bytes mean.
+ */
+export * from './address.ts';
+export * from './channel.ts';
+export { CONNECT_TIMEOUT_MS, type ConnectOptions, connect } from './connect.ts';
+export { isTransportError, type TransportError, type TransportFault } from './errors.ts';
+export { type ListenOptions, listen } from './listener.ts';
+export * from './output.ts';
+export { ReadRing } from './read-ring.ts';

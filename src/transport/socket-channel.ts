@@ -1,0 +1,166 @@
+/**
+ * A channel over net.Socket: tcp, unix, descriptors of sockets and pipes, and the two pipes of a command.
+ *
+ * Reading goes through `onread` into the ring's own buffers: no stream machinery, no allocation. The callback's microtasks run
+ * before libuv reads on, so a reader that waits in `read` keeps the ring empty and reading never stops.
+ */
+import type { ConnectOpts, Socket, SocketConstructorOpts } from 'node:net';
+import { asError } from '../base/index.ts';
+import type { Channel, ChannelCounters, Chunk } from './channel.ts';
+import { type ChannelPosition, channelFailure, closedHere, type TransportError } from './errors.ts';
+import { ReadRing } from './read-ring.ts';
+
+const READ_SLOT_BYTES = 256 * 1024;
+const READ_SLOTS = 4;
+
+/** What lives and dies with a channel beside its sockets: the child process of exec:. */
+export interface Companion {
+  /** Resolves when it ended well; rejects with a TransportError otherwise. */
+  readonly finished: Promise<void>;
+  kill(): void;
+}
+
+export interface SocketEnds {
+  /** Socket to read from, made with `ring.socketOptions`; may be the same as `output`. */
+  readonly input?: Socket | undefined;
+  readonly output?: Socket | undefined;
+  readonly ring: SocketRing;
+  readonly companion?: Companion | undefined;
+}
+
+/** A read ring with the options that make a net.Socket fill it. */
+export class SocketRing extends ReadRing {
+  bytesRead = 0;
+  reads = 0;
+  readonly socketOptions: SocketConstructorOpts & ConnectOpts;
+
+  constructor() {
+    super(READ_SLOT_BYTES, READ_SLOTS);
+    this.socketOptions = {
+      allowHalfOpen: true,
+      onread: {
+        buffer: () => this.space,
+        callback: (count) => {
+          this.bytesRead += count;
+          this.reads++;
+          return this.commit(count);
+        },
+      },
+    };
+  }
+}
+
+export class SocketChannel implements Channel {
+  readonly label: string;
+  readonly readable: boolean;
+  readonly writable: boolean;
+  readonly duplex: boolean;
+  readonly closed: Promise<void>;
+  readonly #ring: SocketRing;
+  readonly #input: Socket | undefined;
+  readonly #output: Socket | undefined;
+  readonly #companion: Companion | undefined;
+  #bytesWritten = 0;
+  #writes = 0;
+  /** Why writing is over, once it is. */
+  #failure: TransportError | undefined;
+
+  constructor(label: string, ends: SocketEnds) {
+    this.label = label;
+    this.#ring = ends.ring;
+    this.#input = ends.input;
+    this.#output = ends.output;
+    this.#companion = ends.companion;
+    this.readable = ends.input !== undefined;
+    this.writable = ends.output !== undefined;
+    this.duplex = this.readable && this.writable;
+    const sockets = [...new Set([ends.input, ends.output])].filter((socket) => socket !== undefined);
+    for (const socket of sockets) {
+      socket.on('error', (error) => this.#fail(error, socket === ends.input));
+    }
+    const ended = sockets.map((socket) => new Promise<void>((resolve) => socket.once('close', () => resolve())));
+    this.closed = Promise.all([...ended, ends.companion?.finished.catch(() => {})]).then(() => {});
+    this.#startReading();
+  }
+
+  get counters(): Readonly<ChannelCounters> {
+    const { bytesRead, reads } = this.#ring;
+    return { bytesRead, bytesWritten: this.#bytesWritten, reads, writes: this.#writes };
+  }
+
+  read(): Promise<Chunk | null> {
+    return this.#ring.read();
+  }
+
+  tryRead(): Chunk | null | undefined {
+    return this.#ring.tryRead();
+  }
+
+  write(bytes: Uint8Array): Promise<void> {
+    const output = this.#output;
+    if (output === undefined || this.#failure !== undefined)
+      return Promise.reject(this.#failure ?? closedHere(this.#position(), new Error('a channel only for reading')));
+    return new Promise((resolve, reject) => {
+      output.write(bytes, (error) => {
+        if (error) {
+          reject(this.#fail(error, false));
+          return;
+        }
+        this.#bytesWritten += bytes.length;
+        this.#writes++;
+        resolve();
+      });
+    });
+  }
+
+  async end(): Promise<void> {
+    const output = this.#output;
+    if (this.#failure !== undefined) throw this.#failure;
+    if (output !== undefined) {
+      await new Promise<void>((resolve, reject) => {
+        output.once('close', () => reject(this.#failure ?? closedHere(this.#position())));
+        output.end(() => resolve());
+      });
+    }
+    await this.#companion?.finished;
+  }
+
+  destroy(reason?: Error): void {
+    this.#failure ??= closedHere(this.#position(), reason);
+    this.#ring.abort(this.#failure);
+    this.#input?.destroy();
+    this.#output?.destroy();
+    this.#companion?.kill();
+  }
+
+  #startReading(): void {
+    const input = this.#input;
+    if (input === undefined) {
+      this.#ring.finish(closedHere(this.#position(), new Error('a channel only for writing')));
+      return;
+    }
+    const companion = this.#companion;
+    input.once('end', () => {
+      // A command that failed is no orderly end, whatever it wrote before.
+      if (companion === undefined) this.#ring.finish();
+      else
+        companion.finished.then(
+          () => this.#ring.finish(),
+          (error) => this.#ring.finish(asError(error)),
+        );
+    });
+    this.#ring.onRoom = () => input.resume();
+    input.resume();
+  }
+
+  /** The first cause of a failure is the one that every later call reports. */
+  #fail(error: Error, reading: boolean): TransportError {
+    this.#failure ??= channelFailure(this.#position(), error);
+    if (reading || this.#input === this.#output) this.#ring.finish(this.#failure);
+    return this.#failure;
+  }
+
+  #position(): ChannelPosition {
+    return { channel: this.label, bytesRead: this.#ring.bytesRead, bytesWritten: this.#bytesWritten };
+  }
+}

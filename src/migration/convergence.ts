@@ -12,8 +12,7 @@ export function switchoverThreshold(options: {
   /** downtime-limit, ms. */
   readonly downtimeLimitMs: number;
 }): number {
-  const perMs =
-    options.availSwitchoverBandwidth > 0 ? options.availSwitchoverBandwidth / 1000 : options.bandwidth;
+  const perMs = options.availSwitchoverBandwidth > 0 ? options.availSwitchoverBandwidth / 1000 : options.bandwidth;
   return perMs * options.downtimeLimitMs;
 }
 

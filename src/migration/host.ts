@@ -29,6 +29,8 @@ export interface MigrationInfo {
   'cpu-throttle-percentage'?: number;
   'error-desc'?: string;
   'blocked-reasons'?: string[];
+  /** Destination: where the source is awaited. */
+  'socket-address'?: ({ type: 'inet'; host: string; port: string } | { type: 'unix'; path: string })[];
   /** vmferry's own, x- as QEMU marks such: what the migration waits for now, or how to go on after a failure. */
   'x-waiting-for'?: string;
 }

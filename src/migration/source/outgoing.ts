@@ -1,15 +1,16 @@
 import { asError, explain, nowMs, StateMachine } from '../../base/index.ts';
 import type { RunState, SourceMachine } from '../../machine/index.ts';
 import { compatProfile, type Settings } from '../../settings/index.ts';
-import { type Channel, ChannelOutput } from '../../transport/index.ts';
+import { type Address, type Channel, ChannelOutput } from '../../transport/index.ts';
 import { AutoConverge, switchoverThreshold } from '../convergence.ts';
 import { within } from '../deadline.ts';
 import { MigrationError, wrongState } from '../errors.ts';
 import type { MigrationInfo, MigrationStatus } from '../host.ts';
+import { SHUT_NEVER_STARTED } from '../return-path.ts';
 import { Statistics } from '../statistics.ts';
 import { OUTGOING_ARCS } from '../status.ts';
 import { RamSaver } from './ram-save.ts';
-import { ReturnPathReader, SHUT_NEVER_STARTED } from './return-path-reader.ts';
+import { ReturnPathReader } from './return-path-reader.ts';
 import { StreamWriter } from './stream-writer.ts';
 import { XbzrleCache } from './xbzrle-cache.ts';
 
@@ -376,6 +377,24 @@ export class OutgoingMigration {
   /** The state the guest had when the migration stopped it. */
   get stoppedFrom(): RunState | undefined {
     return this.#stoppedByUs ? 'running' : undefined;
+  }
+}
+
+/**
+ * Sockets always carry a return path: without it the source cannot know whether the guest has arrived (qemu-wire 2.3). A command's
+ * output is read only if the operator says that something answers there (capability return-path); a file never answers.
+ */
+export function hasReturnPath(address: Address, channel: Channel, settings: Settings): boolean {
+  switch (address.kind) {
+    case 'tcp':
+    case 'unix':
+      return true;
+    case 'fd':
+      return channel.duplex;
+    case 'exec':
+      return channel.duplex && settings.capability('return-path');
+    case 'file':
+      return false;
   }
 }
 

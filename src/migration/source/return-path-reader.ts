@@ -4,12 +4,6 @@ import { decodeReturnPathMessage, type ReturnPathMessage, StreamInput } from '..
 import { MigrationError } from '../errors.ts';
 
 /**
- * Value of SHUT by which a vmferry destination says: failed, and the guest was never started here. Any other value but 0 only says
- * that something failed (QEMU sends 1, and may have started its guest by then: qemu-wire fact 5).
- */
-export const SHUT_NEVER_STARTED = 0x0fe2_2f00;
-
-/**
  * Reads what the destination says to the source. One loop for the life of the channel; others wait for what they need by
  * `pong` and `shut`. Everything that breaks the rules, and the end of the bytes, ends in `failed`.
  */

@@ -1,0 +1,199 @@
+import { EventEmitter } from 'node:events';
+import type { DestinationMachine, RunState, SourceMachine } from '../machine/index.ts';
+import type { Settings } from '../settings/index.ts';
+import { type Address, connect, listen, parseAddress } from '../transport/index.ts';
+import { IncomingMigration, type IncomingResult } from './destination/incoming.ts';
+import { wrongState } from './errors.ts';
+import type { Host, HostEvent, HostStatus, MigrationInfo, MigrationStatus } from './host.ts';
+import { hasReturnPath, OutgoingMigration, type OutgoingResult } from './source/outgoing.ts';
+
+/** A machine that runs here: it can leave, and it can arrive. */
+export interface HostedMachine extends SourceMachine, DestinationMachine {
+  readonly targetPageSize: number;
+  readonly machineType: string;
+  readonly uuid: Uint8Array | undefined;
+  readonly runState: RunState;
+}
+
+export interface VmHostOptions {
+  readonly name: string;
+  readonly machine: HostedMachine;
+  readonly settings: Settings;
+  /** Called by quit, after everything of the host has ended. */
+  readonly quit: () => Promise<void>;
+  /** Called when an incoming migration is over, well or badly. */
+  readonly arrived?: (result: IncomingResult) => void;
+}
+
+/**
+ * One process with a machine that runs, as its manager sees it. Holds at most one outgoing or incoming migration; the last one's figures
+ * stay readable until the next begins.
+ */
+export class VmHost implements Host {
+  readonly name: string;
+  readonly settings: Settings;
+  readonly #options: VmHostOptions;
+  readonly #machine: HostedMachine;
+  readonly #events = new EventEmitter<{ event: [HostEvent] }>();
+  #outgoing: OutgoingMigration | undefined;
+  #incoming: IncomingMigration | undefined;
+  #running: Promise<OutgoingResult | IncomingResult> | undefined;
+  #listening: Address | undefined;
+
+  constructor(options: VmHostOptions) {
+    this.name = options.name;
+    this.settings = options.settings;
+    this.#options = options;
+    this.#machine = options.machine;
+  }
+
+  /** Where an incoming migration is awaited, with the real port. */
+  get listening(): Address | undefined {
+    return this.#listening;
+  }
+
+  status(): HostStatus {
+    const status = this.#machine.runState;
+    return { running: status === 'running', status };
+  }
+
+  async stop(): Promise<void> {
+    if (this.#machine.runState !== 'running') return;
+    await this.#machine.stop('paused');
+    this.#emit({ event: 'STOP' });
+  }
+
+  async cont(): Promise<void> {
+    const state = this.#machine.runState;
+    switch (state) {
+      case 'running':
+        return;
+      case 'inmigrate':
+        throw wrongState(state, 'the machine has not arrived yet: it waits for an incoming migration');
+      case 'finish-migrate':
+        throw wrongState(state, 'a migration is about to complete: cancel it first');
+      case 'shutdown':
+      case 'internal-error':
+        throw wrongState(state, `the machine cannot run: its state is ${state}`);
+      case 'prelaunch':
+      case 'paused':
+      case 'postmigrate':
+        await this.#machine.resume();
+        this.#emit({ event: 'RESUME' });
+    }
+  }
+
+  async migrate(uri: string): Promise<void> {
+    const address = parseAddress(uri);
+    if (this.#running !== undefined)
+      throw wrongState(this.queryMigrate().status ?? 'none', 'a migration is under way already');
+    const state = this.#machine.runState;
+    if (state === 'inmigrate')
+      throw wrongState(state, 'the machine waits for an incoming migration: there is nothing to send');
+    if (state === 'postmigrate')
+      throw wrongState(state, "the machine has been migrated already: 'cont' makes it run here again");
+    this.#incoming = undefined;
+    this.#outgoing = new OutgoingMigration({
+      machine: this.#machine,
+      settings: this.settings,
+      connect: (signal) => connect(address, { signal }),
+      returnPath: (channel) => hasReturnPath(address, channel, this.settings),
+      observer: {
+        status: (status) => this.#status(status),
+        pass: (pass) => {
+          if (this.settings.capability('events')) this.#emit({ event: 'MIGRATION_PASS', data: { pass } });
+        },
+        stopped: () => this.#emit({ event: 'STOP' }),
+        resumed: () => this.#emit({ event: 'RESUME' }),
+      },
+    });
+    this.#track(this.#outgoing.run());
+  }
+
+  async migrateIncoming(uri: string): Promise<void> {
+    const address = parseAddress(uri);
+    const state = this.#machine.runState;
+    if (state !== 'inmigrate') throw wrongState(state, "'-incoming' was not given: the machine is here already");
+    if (this.#running !== undefined) throw wrongState(state, 'an incoming migration is awaited or under way already');
+    const listener = await listen(address);
+    this.#listening = listener.address;
+    this.#outgoing = undefined;
+    this.#incoming = new IncomingMigration({
+      machine: this.#machine,
+      settings: this.settings,
+      takesAnyMachine: false,
+      accept: async (signal) => {
+        try {
+          return await listener.accept(signal);
+        } finally {
+          // One machine arrives once: whoever knocks later is turned away.
+          listener.close();
+          this.#listening = undefined;
+        }
+      },
+      observer: {
+        status: (status) => this.#status(status),
+        started: () => {
+          if (this.#machine.runState === 'running') this.#emit({ event: 'RESUME' });
+        },
+      },
+    });
+    const arrival = this.#incoming.run();
+    this.#track(arrival);
+    void arrival.then((result) => this.#options.arrived?.(result));
+  }
+
+  async migrateCancel(): Promise<void> {
+    this.#outgoing?.cancel();
+  }
+
+  async migrateContinue(state: MigrationStatus): Promise<void> {
+    const now = this.queryMigrate().status ?? 'none';
+    if (now !== state) throw wrongState(now, `the migration is in state ${now}, not ${state}`);
+    this.#outgoing?.continue();
+  }
+
+  queryMigrate(): MigrationInfo {
+    const info = this.#outgoing?.info() ?? this.#incoming?.info() ?? {};
+    const at = this.#listening;
+    if (at?.kind === 'tcp') {
+      info['socket-address'] = [{ type: 'inet', host: at.host, port: String(at.port) }];
+    } else if (at?.kind === 'unix') {
+      info['socket-address'] = [{ type: 'unix', path: at.path }];
+    }
+    return info;
+  }
+
+  async quit(): Promise<void> {
+    this.#emit({ event: 'SHUTDOWN', data: { guest: false, reason: 'host-qmp-quit' } });
+    try {
+      this.#outgoing?.cancel();
+    } catch {
+      // Handed over already: leaving is all the same then.
+    }
+    this.#incoming?.cancel();
+    await this.#running;
+    await this.#options.quit();
+  }
+
+  onEvent(listener: (event: HostEvent) => void): () => void {
+    this.#events.on('event', listener);
+    return () => this.#events.off('event', listener);
+  }
+
+  #track(run: Promise<OutgoingResult | IncomingResult>): void {
+    this.settings.lock();
+    this.#running = run.finally(() => {
+      this.#running = undefined;
+      this.settings.unlock();
+    });
+  }
+
+  #status(status: MigrationStatus): void {
+    if (this.settings.capability('events')) this.#emit({ event: 'MIGRATION', data: { status } });
+  }
+
+  #emit(event: HostEvent): void {
+    this.#events.emit('event', event);
+  }
+}

@@ -56,7 +56,10 @@ export interface SourceMachine {
   /** A machine that never runs (checkpoint) has none: every page is sent once. */
   readonly dirtyLog: DirtyLog | undefined;
 
-  /** Stops every vCPU (and device); resolves when none touches memory any more. */
+  /**
+   * Stops every vCPU (and device) and enters `state`; resolves when none touches memory any more. With finish-migrate the machine
+   * remembers the state that it leaves (running, paused ...): that is what its global state section says, whatever comes after.
+   */
   stop(state: RunState): Promise<void>;
   /** Runs again after `stop`. */
   resume(): Promise<void>;

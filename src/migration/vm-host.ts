@@ -144,7 +144,7 @@ export class VmHost implements Host {
   }
 
   async migrateCancel(): Promise<void> {
-    this.#outgoing?.cancel();
+    if (this.#running !== undefined) this.#outgoing?.cancel();
   }
 
   async migrateContinue(state: MigrationStatus): Promise<void> {

@@ -72,8 +72,8 @@ export class OutgoingMigration {
   #channel: Channel | undefined;
   #failure: Error | undefined;
   #committed = false;
-  #wasRunning = false;
-  #stoppedByUs = false;
+  /** The state that the switchover found the machine in; a failure gives it back. */
+  #stoppedFrom: RunState | undefined;
   #continue: (() => void) | undefined;
   #waitingFor: string | undefined;
 
@@ -255,13 +255,10 @@ export class OutgoingMigration {
     saved: RamSaver,
     returnPath: ReturnPathReader | undefined,
   ): Promise<void> {
-    this.#wasRunning = this.#machine.runState === 'running';
+    this.#stoppedFrom = this.#machine.runState;
     this.#statistics.stopMs = nowMs();
-    if (this.#wasRunning) {
-      this.#stoppedByUs = true;
-      await this.#machine.stop('finish-migrate');
-      this.#observer.stopped?.();
-    }
+    await this.#machine.stop('finish-migrate');
+    if (this.#stoppedFrom === 'running') this.#observer.stopped?.();
     this.#check();
     if (this.#settings.capability('pause-before-switchover')) await this.#pause();
     this.#check();
@@ -360,9 +357,11 @@ export class OutgoingMigration {
       );
       this.#failure = error;
       this.#machine.setRunState('postmigrate');
-    } else if (this.#stoppedByUs) {
+    } else if (this.#stoppedFrom === 'running') {
       await this.#machine.resume();
       this.#observer.resumed?.();
+    } else if (this.#stoppedFrom !== undefined) {
+      this.#machine.setRunState(this.#stoppedFrom);
     }
     const status = this.#state.state === 'cancelling' ? 'cancelled' : 'failed';
     this.#state.move(status);
@@ -372,11 +371,6 @@ export class OutgoingMigration {
   /** Whether the machine was left stopped after the commit point. */
   get unconfirmed(): boolean {
     return this.#failure instanceof MigrationError && this.#failure.code === 'MIGRATION_UNCONFIRMED';
-  }
-
-  /** The state the guest had when the migration stopped it. */
-  get stoppedFrom(): RunState | undefined {
-    return this.#stoppedByUs ? 'running' : undefined;
   }
 }
 

@@ -3,3 +3,4 @@
  * no import of a node: module (Buffer, a global, is the one thing taken from Node).
  */
 export * from './stream/events.ts';
+export * from './vmstate/index.ts';

@@ -30,6 +30,11 @@ export interface WaitOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+export interface QmpConnectOptions extends WaitOptions {
+  /** Asked when the stream has ended: a better reason for it than we have (the peer's death), if there is one. */
+  readonly whyEnded?: () => Promise<Error | undefined> | undefined;
+}
+
 export interface MigrationWaitOptions extends WaitOptions {
   /** Called with each reply of query-migrate on the way. */
   readonly progress?: (info: QmpMigrationInfo) => void;
@@ -58,14 +63,15 @@ export class QmpClient {
   #partialBytes = 0;
   #reason: Error | undefined;
 
-  private constructor(stream: Duplex, label: string) {
+  private constructor(stream: Duplex, label: string, whyEnded: () => Promise<Error | undefined> | undefined) {
     this.#stream = stream;
     this.label = label;
     this.closed = new Promise((resolve) => this.#onClose.add(resolve));
     stream.on('data', (bytes: Buffer) => this.#received(bytes));
-    stream.on('error', (error) => this.#end(error));
-    stream.on('close', () => this.#end());
-    stream.on('end', () => this.#end());
+    const over = async (error?: Error) => this.#end((await whyEnded()) ?? error);
+    stream.on('error', over);
+    stream.on('end', over);
+    stream.on('close', over);
   }
 
   /**
@@ -77,9 +83,9 @@ export class QmpClient {
   }
 
   /** The same over any byte stream, such as an inherited socket pair. The client owns the stream from here on. */
-  static async over(stream: Duplex, label: string, options: WaitOptions = {}): Promise<QmpClient> {
-    const { timeoutMs = 10_000, signal } = options;
-    const client = new QmpClient(stream, label);
+  static async over(stream: Duplex, label: string, options: QmpConnectOptions = {}): Promise<QmpClient> {
+    const { timeoutMs = 10_000, signal, whyEnded = () => undefined } = options;
+    const client = new QmpClient(stream, label, whyEnded);
     try {
       await client.#wait<QmpGreeting>("the peer's greeting", { timeoutMs, signal }, (resolve) => {
         client.#greeted = resolve;

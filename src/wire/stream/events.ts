@@ -2,6 +2,9 @@
  * What the main stream says, in order. `StreamParser.next()` gives one event at a time; page records never become events, they go
  * straight to the `RamSink`.
  */
+import type { MappedRamHeader } from '../mapped-ram/header.ts';
+import type { AnnouncedBlock, RamCounts } from '../ram/sink.ts';
+
 export interface Configuration {
   readonly machineType: string;
   /** Subsection target-page-bits; undefined = the target's legacy value (x86: 12). */
@@ -59,7 +62,10 @@ export type StreamEvent =
   | (At & { readonly kind: 'ram-blocks'; readonly totalBytes: number; readonly blocks: readonly StreamRamBlock[] })
   /** A MULTIFD_FLUSH record: the point where all channels meet. */
   | (At & { readonly kind: 'multifd-flush' })
-  /** All page records that had arrived are in the sink; more may come in this section. Given once per batch, so the consumer can drain. */
+  /**
+   * All page records that had arrived are in the sink; more may come in this section. Given once per batch, so the consumer can drain.
+   * `pages`, here and in section-end: totals since the start of the stream.
+   */
   | (At & { readonly kind: 'ram-batch'; readonly pages: RamCounts })
   | (At & { readonly kind: 'section-end'; readonly section: SectionHeader; readonly ramPages?: RamCounts })
   /** A FULL section (or an iterable other than ram): `body` is valid until the next call; `offset` is that of the section type byte. */
@@ -72,19 +78,7 @@ export type StreamEvent =
   | (At & { readonly kind: 'eof' })
   | (At & { readonly kind: 'description'; readonly text: string });
 
-export interface StreamRamBlock {
-  readonly idstr: string;
-  readonly usedLength: number;
-  readonly pageSize?: number;
-  readonly guestAddress?: number;
-  /** With mapped-ram only; absolute file offsets, bytes. */
-  readonly mapped?: { readonly pageSize: number; readonly bitmapOffset: number; readonly pagesOffset: number };
-}
-
-/** Page records seen, by kind. */
-export interface RamCounts {
-  normal: number;
-  zero: number;
-  xbzrle: number;
-  xbzrleBytes: number;
+export interface StreamRamBlock extends AnnouncedBlock {
+  /** With mapped-ram only; absolute file offsets, bytes. Both offsets 0: an ignored (shared) block, no region in the file. */
+  readonly mapped?: MappedRamHeader;
 }

@@ -1,2 +1,3 @@
 /** machine: what is migrated. The contracts, the embedded machine (workload/) and the checkpoint machine (checkpoint/). */
 export * from './machine.ts';
+export * from './workload/index.ts';

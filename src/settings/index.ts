@@ -1,5 +1,10 @@
-/** settings: what an operator may set. Each capability and parameter is declared once; CLI flags, QMP schema and docs follow. */
-export interface Settings {
-  /** Placeholder shape; see declarations. */
-  capability(name: string): boolean;
-}
+/**
+ * settings: what an operator may set. Each capability, parameter and compat property is declared once as data; CLI flags,
+ * QMP values and schema, text forms and docs follow. Knows no I/O, no migration and no machine.
+ */
+export * from './capabilities.ts';
+export * from './compat.ts';
+export * from './errors.ts';
+export * from './parameters.ts';
+export * from './parse.ts';
+export * from './settings.ts';

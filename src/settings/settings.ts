@@ -1,0 +1,152 @@
+import {
+  CAPABILITY_NAMES,
+  type CapabilityName,
+  type CapabilityStatus,
+  capabilityDeclaration,
+  findCapabilityConflict,
+} from './capabilities.ts';
+import { settingsError } from './errors.ts';
+import {
+  checkValue,
+  expectation,
+  PARAMETER_NAMES,
+  type ParameterName,
+  type ParameterValue,
+  type ParameterValues,
+  parameterDeclaration,
+} from './parameters.ts';
+
+/** What a migration may ask of its settings. */
+export interface SettingsView {
+  capability(name: CapabilityName): boolean;
+  parameter<N extends ParameterName>(name: N): ParameterValue<N>;
+}
+
+/**
+ * The capabilities and parameters of one process. A migration takes a `snapshot` and holds a `lock` while it runs;
+ * changes are all-or-nothing, and a refused one throws SettingsError and leaves everything as it was.
+ */
+export class Settings implements SettingsView {
+  #on: ReadonlySet<CapabilityName> = new Set();
+  #values: ParameterValues = defaults();
+  readonly #touched = new Set<ParameterName>();
+  #locks = 0;
+
+  capability(name: CapabilityName): boolean {
+    return this.#on.has(name);
+  }
+
+  /** Capabilities that can be switched on, in order of declaration, with their state. */
+  capabilities(): CapabilityStatus[] {
+    return CAPABILITY_NAMES.filter((name) => capabilityDeclaration(name).support === 'yes').map((capability) => ({
+      capability,
+      state: this.#on.has(capability),
+    }));
+  }
+
+  /** A capability named twice gets its last state. Switching off is never refused for lack of support. */
+  setCapabilities(list: readonly CapabilityStatus[]): void {
+    if (this.#locks > 0) {
+      throw settingsError(
+        { code: 'SETTINGS_MIGRATION_RUNNING' },
+        'A migration is in progress: capabilities cannot be changed',
+      );
+    }
+    const on = new Set(this.#on);
+    for (const { capability, state } of list) {
+      if (state) on.add(capability);
+      else on.delete(capability);
+    }
+    for (const name of on) {
+      const { support } = capabilityDeclaration(name);
+      if (support !== 'yes') throw unsupported('capability', name, support.no);
+    }
+    const conflict = findCapabilityConflict(on);
+    if (conflict !== undefined) {
+      const { name, other, rule } = conflict;
+      throw settingsError(
+        { code: 'SETTINGS_CONFLICT', name, other },
+        rule === 'requires'
+          ? `Capability '${name}' requires capability '${other}'`
+          : `Capability '${name}' is not compatible with capability '${other}'`,
+      );
+    }
+    this.#on = on;
+  }
+
+  parameter<N extends ParameterName>(name: N): ParameterValue<N> {
+    return this.#values[name];
+  }
+
+  /** Values as query-migrate-parameters reports them: what the newest QEMU knows, and what was set. */
+  parameters(): Partial<ParameterValues> {
+    const known = PARAMETER_NAMES.filter((name) => {
+      const { removed, hidden } = parameterDeclaration(name);
+      return (removed === undefined && hidden === undefined) || this.#touched.has(name);
+    });
+    return Object.fromEntries(known.map((name) => [name, this.#values[name]]));
+  }
+
+  /** Takes values as they come from outside; each is checked. A migration that runs follows those that are `live`. */
+  setParameters(changes: Readonly<Partial<Record<ParameterName, unknown>>>): void {
+    const next: Record<string, unknown> = { ...this.#values };
+    const names = PARAMETER_NAMES.filter((name) => changes[name] !== undefined);
+    for (const name of names) {
+      const { type, support, default: initial } = parameterDeclaration(name);
+      const value = checkValue(type, changes[name]);
+      if (value === undefined) throw badValue(name, changes[name], expectation(type));
+      if (support !== 'yes' && String(value) !== String(initial)) throw unsupported('parameter', name, support.no);
+      next[name] = value;
+    }
+    const values = next as unknown as ParameterValues;
+    if (values['max-cpu-throttle'] < values['cpu-throttle-initial']) {
+      throw badValue(
+        'max-cpu-throttle',
+        values['max-cpu-throttle'],
+        'an integer in the range of cpu-throttle-initial to 99',
+      );
+    }
+    this.#values = values;
+    for (const name of names) this.#touched.add(name);
+  }
+
+  /** The settings as they are now, for a migration that starts; its `live` parameters go on following this object. */
+  snapshot(): SettingsView {
+    const on = this.#on;
+    const values = this.#values;
+    return {
+      capability: (name) => on.has(name),
+      parameter: (name) => (parameterDeclaration(name).live === true ? this.#values[name] : values[name]),
+    };
+  }
+
+  /** From now until the returned function is called, capabilities cannot be changed. Locks add up. */
+  lock(): () => void {
+    let held = true;
+    this.#locks++;
+    return () => {
+      if (held) this.#locks--;
+      held = false;
+    };
+  }
+}
+
+function defaults(): ParameterValues {
+  return Object.fromEntries(
+    PARAMETER_NAMES.map((name) => [name, parameterDeclaration(name).default]),
+  ) as unknown as ParameterValues;
+}
+
+function unsupported(kind: 'capability' | 'parameter', name: string, reason: string) {
+  return settingsError(
+    { code: 'SETTINGS_UNSUPPORTED', name, reason },
+    `${kind === 'capability' ? 'Capability' : 'Parameter'} '${name}' is not supported: ${reason}`,
+  );
+}
+
+function badValue(name: string, value: unknown, expected: string) {
+  return settingsError(
+    { code: 'SETTINGS_BAD_VALUE', name, value, expected },
+    `Parameter '${name}' expects ${expected}`,
+  );
+}

@@ -1,3 +1,4 @@
+import { assert } from '../base/index.ts';
 import {
   CAPABILITY_NAMES,
   type CapabilityName,
@@ -120,14 +121,14 @@ export class Settings implements SettingsView {
     };
   }
 
-  /** From now until the returned function is called, capabilities cannot be changed. Locks add up. */
-  lock(): () => void {
-    let held = true;
+  /** Until as many calls of `unlock`, capabilities cannot be changed. */
+  lock(): void {
     this.#locks++;
-    return () => {
-      if (held) this.#locks--;
-      held = false;
-    };
+  }
+
+  unlock(): void {
+    assert(this.#locks > 0, 'settings unlocked more often than locked');
+    this.#locks--;
   }
 }
 

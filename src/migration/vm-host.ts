@@ -95,7 +95,7 @@ export class VmHost implements Host {
     this.#incoming = undefined;
     this.#outgoing = new OutgoingMigration({
       machine: this.#machine,
-      settings: this.settings,
+      settings: this.settings.snapshot(),
       connect: (signal) => connect(address, { signal }),
       returnPath: (channel) => hasReturnPath(address, channel, this.settings),
       observer: {
@@ -120,7 +120,7 @@ export class VmHost implements Host {
     this.#outgoing = undefined;
     this.#incoming = new IncomingMigration({
       machine: this.#machine,
-      settings: this.settings,
+      settings: this.settings.snapshot(),
       takesAnyMachine: false,
       accept: async (signal) => {
         try {
@@ -182,10 +182,10 @@ export class VmHost implements Host {
   }
 
   #track(run: Promise<OutgoingResult | IncomingResult>): void {
-    this.settings.lock();
+    const unlock = this.settings.lock();
     this.#running = run.finally(() => {
       this.#running = undefined;
-      this.settings.unlock();
+      unlock();
     });
   }
 

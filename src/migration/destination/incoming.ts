@@ -1,7 +1,7 @@
-import { asError, explain, nowMs, StateMachine } from '../../base/index.ts';
+import { asError, explain, nowMs, StateMachine, unreachable, Writer } from '../../base/index.ts';
 import type { DestinationMachine } from '../../machine/index.ts';
-import type { Settings } from '../../settings/index.ts';
-import type { Channel } from '../../transport/index.ts';
+import type { SettingsView } from '../../settings/index.ts';
+import type { Channel, Chunk } from '../../transport/index.ts';
 import {
   type Command,
   type Configuration,
@@ -21,10 +21,10 @@ import { INCOMING_ARCS } from '../status.ts';
 /** Time for the source to close after SHUT 0, and for a last SHUT on the failure path to leave, ms. */
 const CLOSING_DEADLINE_MS = 5_000;
 /**
- * A source whose machine has suppress-vmdesc=on sends nothing after EOF and waits for SHUT; the stream does not say so. After this
- * silence the description counts as suppressed, ms.
+ * A source whose machine has suppress-vmdesc=on sends nothing after EOF and waits for SHUT; the stream does not say so. After this silence
+ * the description counts as suppressed, ms.
  */
-const DESCRIPTION_DEADLINE_MS = 10_000;
+const SILENCE_MS = 10_000;
 
 export interface IncomingObserver {
   status?(status: MigrationStatus): void;
@@ -34,7 +34,7 @@ export interface IncomingObserver {
 
 export interface IncomingOptions {
   readonly machine: DestinationMachine;
-  readonly settings: Settings;
+  readonly settings: SettingsView;
   /** Waits for the source; must end when `signal` aborts. */
   readonly accept: (signal: AbortSignal) => Promise<Channel>;
   readonly observer?: IncomingObserver;
@@ -57,7 +57,7 @@ export interface IncomingResult {
  */
 export class IncomingMigration {
   readonly #machine: DestinationMachine;
-  readonly #settings: Settings;
+  readonly #settings: SettingsView;
   readonly #options: IncomingOptions;
   readonly #state: StateMachine<MigrationStatus>;
   readonly #abort = new AbortController();
@@ -106,7 +106,9 @@ export class IncomingMigration {
   /** Ends the migration unless the machine is committed already; the source resumes its guest. */
   cancel(): void {
     if (this.#committed) return;
-    this.#fail(new MigrationError({ code: 'MIGRATION_CANCELLED' }, 'the migration was cancelled here'));
+    const error = new MigrationError({ code: 'MIGRATION_CANCELLED' }, 'the migration was cancelled here');
+    this.#fail(error);
+    this.#channel?.destroy(error);
   }
 
   /** Runs the migration to its end; never throws. */
@@ -133,11 +135,11 @@ export class IncomingMigration {
     if (this.#failure !== undefined) return;
     this.#failure = error;
     this.#abort.abort(error);
-    // Reading ends at once; the channel itself is closed by #giveUp, after a last word to the source.
-    this.#interrupt(error);
   }
 
-  #interrupt: (error: Error) => void = () => {};
+  #ended = false;
+  /** A read under way: one that outlasted a silence is waited for again. */
+  #reading: Promise<Chunk | null> | undefined;
 
   async #load(channel: Channel): Promise<void> {
     const input = new StreamInput(channel.label);
@@ -145,35 +147,42 @@ export class IncomingMigration {
       pageSize: this.#machine.targetPageSize,
       measureDevice: (section, bytes) => this.#machine.measureDevice(section, bytes),
     });
-    const interrupted = new Promise<never>((_, reject) => {
-      this.#interrupt = reject;
-    });
-    interrupted.catch(() => {});
-    let ended = false;
     for (;;) {
       const event = parser.next();
-      if (event === undefined) {
-        const chunk = channel.tryRead() ?? (await Promise.race([this.#readOrSuppressed(channel, ended), interrupted]));
-        if (chunk === 'suppressed') break;
-        if (chunk === null) {
-          if (ended && !this.#returnPath && input.reader.available === 0) break;
-          input.finish();
-        } else input.add(chunk);
+      if (event !== undefined) {
+        await this.#take(event, parser, channel);
+        if (this.#failure !== undefined) throw this.#failure;
+        if (event.kind === 'description') return;
+        this.#ended = event.kind === 'eof';
         continue;
       }
-      await this.#take(event, parser, channel);
-      if (this.#failure !== undefined) throw this.#failure;
-      if (event.kind === 'description') return;
-      if (event.kind === 'eof') ended = true;
+      if (parser.finished) break;
+      input.release();
+      const chunk = channel.tryRead() ?? (await this.#read(channel));
+      if (chunk === 'silence') {
+        if (this.#ended) break;
+        parser.assumeSilent();
+      } else if (chunk !== null) {
+        input.add(chunk);
+      } else if (this.#ended && this.#returnPath) {
+        // Whoever listens for SHUT and leaves before the description is gone: its guest goes on there (qemu-wire fact 5).
+        throw new MigrationError(
+          { code: 'MIGRATION_PEER_GONE', phase: 'description' },
+          `${channel.label}: the source closed the connection before the description, at offset ${input.reader.offset}`,
+        );
+      } else input.finish();
     }
     await this.#machine.describe('');
   }
 
-  async #readOrSuppressed(channel: Channel, ended: boolean) {
-    const chunk = channel.read();
-    if (!ended || !this.#returnPath) return await chunk;
-    return await within(chunk, DESCRIPTION_DEADLINE_MS, 'the description').catch((error: unknown) => {
-      if (error instanceof MigrationError && error.code === 'MIGRATION_DEADLINE') return 'suppressed' as const;
+  /** The next chunk; 'silence' if a source that may wait for us has said nothing for a while. */
+  async #read(channel: Channel): Promise<Chunk | null | 'silence'> {
+    this.#reading ??= channel.read().finally(() => {
+      this.#reading = undefined;
+    });
+    if (!this.#returnPath) return await this.#reading;
+    return await within(this.#reading, SILENCE_MS, 'more of the stream').catch((error: unknown) => {
+      if (error instanceof MigrationError && error.code === 'MIGRATION_DEADLINE') return 'silence' as const;
       throw error;
     });
   }
@@ -209,7 +218,7 @@ export class IncomingMigration {
       case 'description':
         return await this.#machine.describe(event.text);
       default:
-        throw new Error(`vmferry bug: unexpected event ${JSON.stringify(event satisfies never)}`);
+        unreachable(event);
     }
   }
 
@@ -261,12 +270,14 @@ export class IncomingMigration {
       case 'ENABLE_COLO':
         throw unsupported('COLO');
       default:
-        throw new Error(`vmferry bug: unexpected command ${JSON.stringify(command satisfies never)}`);
+        unreachable(command);
     }
   }
 
   async #answer(channel: Channel, message: ReturnPathMessage): Promise<void> {
-    await channel.write(encodeReturnPathMessage(message));
+    const writer = new Writer(64);
+    encodeReturnPathMessage(writer, message);
+    await channel.write(writer.bytes());
   }
 
   /** The machine is here. SHUT 0 is offered as long as the channel lives; whether it arrived shows in the source's orderly close. */

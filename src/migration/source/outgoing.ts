@@ -1,6 +1,6 @@
 import { asError, explain, nowMs, StateMachine } from '../../base/index.ts';
 import type { RunState, SourceMachine } from '../../machine/index.ts';
-import { compatProfile, type Settings } from '../../settings/index.ts';
+import { compatProfile, type SettingsView } from '../../settings/index.ts';
 import { type Address, type Channel, ChannelOutput } from '../../transport/index.ts';
 import { AutoConverge, switchoverThreshold } from '../convergence.ts';
 import { within } from '../deadline.ts';
@@ -36,7 +36,7 @@ export interface OutgoingObserver {
 export interface OutgoingOptions {
   readonly machine: SourceMachine;
   /** Read live: limits may change while the migration runs. */
-  readonly settings: Settings;
+  readonly settings: SettingsView;
   /** Connects; must end when `signal` aborts. */
   readonly connect: (signal: AbortSignal) => Promise<Channel>;
   /** Whether a destination can answer on this channel; without one nobody knows whether the guest has arrived. */
@@ -63,7 +63,7 @@ export type OutgoingResult =
  */
 export class OutgoingMigration {
   readonly #machine: SourceMachine;
-  readonly #settings: Settings;
+  readonly #settings: SettingsView;
   readonly #options: OutgoingOptions;
   readonly #observer: OutgoingObserver;
   readonly #state: StateMachine<MigrationStatus>;
@@ -378,7 +378,7 @@ export class OutgoingMigration {
  * Sockets always carry a return path: without it the source cannot know whether the guest has arrived (qemu-wire 2.3). A command's
  * output is read only if the operator says that something answers there (capability return-path); a file never answers.
  */
-export function hasReturnPath(address: Address, channel: Channel, settings: Settings): boolean {
+export function hasReturnPath(address: Address, channel: Channel, settings: SettingsView): boolean {
   switch (address.kind) {
     case 'tcp':
     case 'unix':

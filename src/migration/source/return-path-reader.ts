@@ -1,6 +1,6 @@
-import { asError, explain, STARVED } from '../../base/index.ts';
+import { asError, unreachable } from '../../base/index.ts';
 import type { Channel } from '../../transport/index.ts';
-import { decodeReturnPathMessage, type ReturnPathMessage, StreamInput } from '../../wire/index.ts';
+import { ReturnPathDecoder, type ReturnPathMessage, StreamInput } from '../../wire/index.ts';
 import { MigrationError } from '../errors.ts';
 
 /**
@@ -9,7 +9,6 @@ import { MigrationError } from '../errors.ts';
  */
 export class ReturnPathReader {
   readonly #channel: Channel;
-  readonly #input: StreamInput;
   readonly #pongs = new Map<number, () => void>();
   readonly #ended: Promise<never>;
   #reject: (error: Error) => void = () => {};
@@ -22,7 +21,6 @@ export class ReturnPathReader {
   constructor(channel: Channel, onError: (error: Error) => void) {
     this.#channel = channel;
     this.#onError = onError;
-    this.#input = new StreamInput(`${channel.label} (return path)`);
     this.#ended = new Promise((_, reject) => {
       this.#reject = reject;
     });
@@ -45,37 +43,28 @@ export class ReturnPathReader {
   }
 
   async #run(): Promise<void> {
+    const input = new StreamInput(`${this.#channel.label} (return path)`);
+    const decoder = new ReturnPathDecoder(input.reader);
     try {
       for (;;) {
-        const message = this.#next();
+        const message = decoder.next();
         if (message !== undefined) {
           this.#take(message);
           continue;
         }
+        input.release();
         const chunk = this.#channel.tryRead() ?? (await this.#channel.read());
         if (chunk === null) {
           throw new MigrationError(
             { code: 'MIGRATION_PEER_GONE', phase: 'return path' },
-            `${this.#channel.label}: the destination closed the connection after ${this.#input.reader.offset} bytes of return path`,
+            `${this.#channel.label}: the destination closed the connection after ${input.reader.offset} bytes of return path`,
           );
         }
-        this.#input.add(chunk);
+        input.add(chunk);
       }
     } catch (error) {
       this.#reject(asError(error));
       if (!this.#shutSeen) this.#onError(asError(error));
-    }
-  }
-
-  #next(): ReturnPathMessage | undefined {
-    const reader = this.#input.reader;
-    const mark = reader.pos;
-    try {
-      return decodeReturnPathMessage(reader);
-    } catch (error) {
-      if (error !== STARVED) throw error;
-      reader.pos = mark;
-      return undefined;
     }
   }
 
@@ -108,7 +97,7 @@ export class ReturnPathReader {
           `${this.#channel.label}: ${message.type} on the return path, but postcopy is not on`,
         );
       default:
-        throw new Error(explain(message satisfies never));
+        unreachable(message);
     }
   }
 }

@@ -1,4 +1,3 @@
-import { assert } from '../base/index.ts';
 import {
   CAPABILITY_NAMES,
   type CapabilityName,
@@ -121,14 +120,14 @@ export class Settings implements SettingsView {
     };
   }
 
-  /** Until as many calls of `unlock`, capabilities cannot be changed. */
-  lock(): void {
+  /** From now until the returned function is called, capabilities cannot be changed. Locks add up. */
+  lock(): () => void {
+    let held = true;
     this.#locks++;
-  }
-
-  unlock(): void {
-    assert(this.#locks > 0, 'settings unlocked more often than locked');
-    this.#locks--;
+    return () => {
+      if (held) this.#locks--;
+      held = false;
+    };
   }
 }
 

@@ -120,6 +120,7 @@ export class IncomingMigration {
       this.#startMs = nowMs();
       this.#state.move('active');
       await this.#load(this.#channel);
+      if (this.#failure !== undefined) throw this.#failure;
       await this.#machine.commit();
       this.#committed = true;
       await this.#machine.start();

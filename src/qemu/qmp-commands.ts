@@ -63,6 +63,13 @@ export interface QmpMigrationInfo {
   readonly 'cpu-throttle-percentage'?: number;
   readonly 'error-desc'?: string;
   readonly 'blocked-reasons'?: readonly string[];
+  /** Destination: where the source is awaited, with the real port. */
+  readonly 'socket-address'?: readonly (
+    | { readonly type: 'inet'; readonly host: string; readonly port: string }
+    | { readonly type: 'unix'; readonly path: string }
+  )[];
+  /** A vmferry peer: what the migration waits for now. */
+  readonly 'x-waiting-for'?: string;
 }
 
 export interface QmpCapability {

@@ -15,7 +15,6 @@ export * from './limits.ts';
 export * from './mapped-ram/bitmap.ts';
 export * from './mapped-ram/header.ts';
 export * from './mapped-ram/layout.ts';
-export * from './qmp/framing.ts';
 export * from './ram/block-list.ts';
 export * from './ram/decoder.ts';
 export * from './ram/flags.ts';

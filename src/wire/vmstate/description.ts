@@ -185,10 +185,9 @@ export function vmstate<const F extends Fields, const S extends Subsections = {}
     },
     vmdesc(state) {
       const entries: VmdescField[] = [];
-      const unusedCount = fields.filter(([, field]) => isUnused(field)).length;
+      const gaps = fields.filter(([, field]) => isUnused(field)).map(([key]) => key);
       for (const [key, field] of fields) {
-        const unusedIndex = entries.filter((entry) => entry.type === 'unused_buffer').length;
-        const unusedName = unusedCount > 1 ? `unused[${unusedIndex}]` : 'unused';
+        const unusedName = gaps.length > 1 ? `unused[${gaps.indexOf(key)}]` : 'unused';
         entries.push(...field.entries(isUnused(field) ? unusedName : key, state[key]));
       }
       const subs = [...sent(state)].map(([sub, value]) => sub.vmdesc(value));

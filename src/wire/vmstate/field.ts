@@ -161,10 +161,10 @@ export function text(size: number): Field<string> {
   );
 }
 
-/** `size` bytes that are written as zeros and not looked at. */
-export function unused(size: number): Unused {
+/** `size` bytes that are written as zeros and not looked at. `type`: what the VMDESC calls them. */
+export function unused(size: number, type: 'unused_buffer' | 'buffer' = 'unused_buffer'): Unused {
   const field = fixed<undefined>(
-    'unused_buffer',
+    type,
     size,
     (writer) => {
       writer.zeros(size);

@@ -4,7 +4,7 @@
  */
 
 import { type StateOf, vmstate } from './description.ts';
-import { bool, text, u32, unused } from './field.ts';
+import { text, u8, u32, unused } from './field.ts';
 
 export const globalState = vmstate({
   name: 'globalstate',
@@ -14,9 +14,9 @@ export const globalState = vmstate({
     size: u32,
     /** QEMU's RunState name; `running` starts the guest. */
     runstate: text(32),
-    has_vm_was_suspended: bool,
-    vm_was_suspended: bool,
-    unused: unused(66),
+    has_vm_was_suspended: u8,
+    vm_was_suspended: u8,
+    unused: unused(66, 'buffer'),
   },
 });
 
@@ -24,5 +24,5 @@ export const globalState = vmstate({
 export type GlobalState = StateOf<typeof globalState>;
 
 export function globalStateOf(runstate: string): GlobalState {
-  return { size: runstate.length + 1, runstate, has_vm_was_suspended: false, vm_was_suspended: false };
+  return { size: runstate.length + 1, runstate, has_vm_was_suspended: 0, vm_was_suspended: 0 };
 }

@@ -6,4 +6,6 @@ export * from './description.ts';
 export * from './errors.ts';
 export * from './field.ts';
 export * from './global-state.ts';
+export * from './split.ts';
 export * from './vmdesc.ts';
+export * from './walk.ts';

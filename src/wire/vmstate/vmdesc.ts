@@ -3,6 +3,7 @@
  * @spec qemu migration/vmstate.c, migration/savevm.c; qemu-wire 4.3.
  */
 import { FerryError } from '../../base/index.ts';
+import { DESCRIPTION_BYTES_MAX } from '../limits.ts';
 import type { Configuration } from '../stream/events.ts';
 
 /** Keys are QEMU's, in QEMU's order. */
@@ -47,10 +48,24 @@ export type VmdescFault =
   | { readonly code: 'VMDESC_TOO_LARGE'; readonly length: number; readonly limit: number }
   | { readonly code: 'VMDESC_NOT_JSON' }
   /** `path` is the place in the JSON, as `devices[3].fields[0].size`. */
-  | { readonly code: 'VMDESC_UNEXPECTED_VALUE'; readonly path: string; readonly expected: string };
+  | { readonly code: 'VMDESC_UNEXPECTED_VALUE'; readonly path: string; readonly expected: string }
+  /** The bytes at `offset` of the stream are not what the description says; `path` as `section apic / irr`. */
+  | {
+      readonly code: 'VMDESC_MISMATCH';
+      readonly stream: string;
+      readonly offset: number;
+      readonly path: string;
+      readonly expected: string;
+      readonly found: string;
+    }
+  | {
+      readonly code: 'VMDESC_DEVICE_MISSING';
+      readonly stream: string;
+      readonly offset: number;
+      readonly idstr: string;
+      readonly instance: number;
+    };
 
-/** Characters of a VMDESC; 70 devices make 100 KiB, so this is far beyond any real one. */
-export const VMDESC_LENGTH_MAX = 16 * 1024 * 1024;
 /** Structs in structs; QEMU's deepest is 6. */
 export const VMDESC_DEPTH_MAX = 32;
 
@@ -133,9 +148,9 @@ const aDevice: Check<VmdescDevice> = (value, path, depth) => {
 
 /** The description in `text`; keys it does not know are dropped. Throws VmdescFault. */
 export function parseVmdesc(text: string): Vmdesc {
-  if (text.length > VMDESC_LENGTH_MAX) {
-    const fault: VmdescFault = { code: 'VMDESC_TOO_LARGE', length: text.length, limit: VMDESC_LENGTH_MAX };
-    throw new FerryError(fault, `VMDESC: ${text.length} characters, more than ${VMDESC_LENGTH_MAX}`);
+  if (text.length > DESCRIPTION_BYTES_MAX) {
+    const fault: VmdescFault = { code: 'VMDESC_TOO_LARGE', length: text.length, limit: DESCRIPTION_BYTES_MAX };
+    throw new FerryError(fault, `VMDESC: ${text.length} characters, more than ${DESCRIPTION_BYTES_MAX}`);
   }
   let json: unknown;
   try {

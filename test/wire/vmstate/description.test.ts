@@ -189,7 +189,7 @@ test('globalstate: 104 bytes, read alike from before and after 8.2', () => {
   suspended[36] = 1;
   suspended[37] = 1;
   suspended[103] = 9;
-  assert.equal(decodeBody(globalState, 1, suspended).vm_was_suspended, true);
+  assert.equal(decodeBody(globalState, 1, suspended).vm_was_suspended, 1);
 });
 
 /** Any description of three levels with a state for it. */

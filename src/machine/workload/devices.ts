@@ -95,7 +95,7 @@ export function saveDevices(states: DeviceStates, machineType: string): SavedDev
     const writer = new Writer(description.byteLength(state));
     description.encode(writer, state);
     const { name: idstr, version } = description;
-    sections.push({ idstr, instance, version, body: writer.bytes(), early: false });
+    sections.push({ idstr, instance, version, body: writer.bytes() });
     devices.push(vmdescDevice(description, state, { idstr, instance }));
   };
   add(workloadConfig, states.config);

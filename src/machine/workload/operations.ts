@@ -57,7 +57,7 @@ export function fillOwnPages(program: Program, chunks: Chunks): void {
   for (let j = 0; j < program.ownedCount; j++) {
     const flatPage = flatPageOf(program, j);
     const key = keyOf(program.seed, flatPage);
-    if (!isFilled(key, program.fillPpm)) continue;
+    if (!isFilled(program, key)) continue;
     pageAt(key, true, 0, page);
     chunks[flatPage >>> CHUNK_SHIFT]!.set(page, (flatPage & CHUNK_MASK) << WORDS_SHIFT);
   }

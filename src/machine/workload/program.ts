@@ -15,7 +15,7 @@ import { unreachable } from '../../base/index.ts';
 import { type Layout, PAGE_WORDS } from './layout.ts';
 
 /** Words of a page that operations write: all but word 0, the version counter. */
-export const PLACES = PAGE_WORDS - 1;
+const PLACES = 1023;
 
 export const PATTERNS = ['uniform', 'hot-cold', 'sequential', 'idle'] as const;
 export type Pattern = (typeof PATTERNS)[number];
@@ -43,6 +43,8 @@ export interface Program extends ProgramParameters {
   /** Pages this vCPU owns: number j is page `vcpu + j * vcpuCount` of ram and vram together. Neighbours belong to different vCPUs, so they meet in every word of the dirty log. */
   readonly ownedCount: number;
   readonly hotCount: number;
+  /** Pages whose hash (uint32) is below this are filled in the beginning. */
+  readonly fillThreshold: number;
   readonly ramPageCount: number;
   readonly vramFirstPage: number;
   readonly romFirstPage: number;
@@ -60,6 +62,7 @@ export function programOf(parameters: ProgramParameters, layout: Layout, vcpu: n
     vcpuCount,
     vcpuKey: mix(parameters.seed ^ Math.imul(vcpu + 1, 0x85eb_ca6b)),
     ownedCount,
+    fillThreshold: (parameters.fillPpm / 1e6) * 4294967296,
     hotCount: Math.max(1, Math.floor(ownedCount * HOT_PAGES)),
     ramPageCount: ram.pageCount,
     vramFirstPage: vram.firstPage,
@@ -109,7 +112,7 @@ export function pick(program: Program, k: number): number {
 }
 
 function hashOf(program: Program, k: number): number {
-  return mix(mix(program.vcpuKey ^ (k | 0)) ^ ((k / 4294967296) | 0));
+  return mix((program.vcpuKey ^ (k | 0)) + Math.imul((k / 4294967296) | 0, 0x9e37_79b1));
 }
 
 /** Flat number of the vCPU's own page `j`. */
@@ -133,8 +136,16 @@ export function lastVersionAt(key: number, place: number, n: number): number {
   return n - ((n - residue + PLACES) % PLACES);
 }
 
+/** A cheaper spreading for words that only have to be different and incompressible. */
+function scramble(x: number): number {
+  let h = Math.imul(x, 0x7feb_352d);
+  h ^= h >>> 15;
+  return Math.imul(h, 0x846c_a68b);
+}
+
+/** Word written by version `n` (>= 1). */
 export function writtenWord(key: number, n: number): number {
-  return mix(key + Math.imul(n, 0x27d4_eb2f));
+  return scramble(key + Math.imul(n, 0x27d4_eb2f));
 }
 
 /** Place read by the operation that finds version `n`. */
@@ -144,11 +155,11 @@ export function peekPlace(key: number, n: number): number {
 
 /** Word at `place` of a page that is filled in the beginning. */
 export function initialWord(key: number, place: number): number {
-  return mix(key ^ Math.imul(place, 0x7feb_352d));
+  return scramble(key ^ place);
 }
 
-export function isFilled(key: number, fillPpm: number): boolean {
-  return mix(key ^ 0x4cf5_ad43) >>> 0 < (fillPpm / 1e6) * 4294967296;
+export function isFilled(program: Program, key: number): boolean {
+  return mix(key ^ 0x4cf5_ad43) >>> 0 < program.fillThreshold;
 }
 
 /** Word at `place` of a page after `n` operations on it. */
@@ -160,11 +171,9 @@ export function wordAt(key: number, filled: boolean, place: number, n: number): 
 
 /** The whole page after `n` operations on it, into the PAGE_WORDS words of `into`. */
 export function pageAt(key: number, filled: boolean, n: number, into: Int32Array): void {
+  if (n >= PLACES || !filled) into.fill(0);
+  else for (let place = 1; place <= PLACES; place++) into[place] = initialWord(key, place);
   into[0] = n;
-  if (n < PLACES) {
-    if (filled) for (let place = 1; place < PAGE_WORDS; place++) into[place] = initialWord(key, place);
-    else into.fill(0, 1);
-  }
   for (let version = Math.max(1, n - PLACES + 1); version <= n; version++) {
     into[placeOf(key, version)] = writtenWord(key, version);
   }

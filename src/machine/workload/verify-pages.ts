@@ -76,7 +76,7 @@ export class PageVerifier {
     for (let j = 0; j < program.ownedCount; j++) {
       const page = flatPageOf(program, j);
       const key = keyOf(program.seed, page);
-      pageAt(key, isFilled(key, program.fillPpm), counts[j]!, this.#expected);
+      pageAt(key, isFilled(program, key), counts[j]!, this.#expected);
       this.#compare(page);
     }
   }
@@ -120,7 +120,7 @@ function replay(program: Program, operations: number, counts: Int32Array): numbe
     const page = flatPageOf(program, j);
     const key = keyOf(program.seed, page);
     const version = counts[j]!;
-    acc = fold(acc, version, wordAt(key, isFilled(key, program.fillPpm), peekPlace(key, version), version));
+    acc = fold(acc, version, wordAt(key, isFilled(program, key), peekPlace(key, version), version));
     counts[j] = version + 1;
     if ((k & (ROM_PERIOD - 1)) === 0) acc = fold(acc, 0, romWord(program, romWordOf(program, k)));
   }

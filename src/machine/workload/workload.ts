@@ -292,10 +292,10 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
     await this.#starting;
     this.#incoming = undefined;
     this.#incomingRunState = undefined;
-    const hardware = this.#hardware;
-    if (hardware === undefined) return;
+    if (this.#hardware === undefined) return;
+    const ended = this.#hardware.vcpus.end();
     this.#hardware = undefined;
-    await hardware.vcpus.end();
+    await ended;
     releaseDroppedMemory();
   }
 

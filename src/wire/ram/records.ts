@@ -85,6 +85,14 @@ function writeRecordHeader(into: Buffer, pos: number, offset: number, flag: numb
 /** A u64 below 2^53 as two u32, without BigInt. */
 function writeAddress(into: Buffer, pos: number, value: number): number {
   const high = Math.floor(value / 0x1_0000_0000);
-  into.writeUInt32BE(high, pos);
-  return into.writeUInt32BE(value - high * 0x1_0000_0000, pos + 4);
+  const low = value - high * 0x1_0000_0000;
+  into[pos] = high >>> 24;
+  into[pos + 1] = high >>> 16;
+  into[pos + 2] = high >>> 8;
+  into[pos + 3] = high;
+  into[pos + 4] = low >>> 24;
+  into[pos + 5] = low >>> 16;
+  into[pos + 6] = low >>> 8;
+  into[pos + 7] = low;
+  return pos + 8;
 }

@@ -1,5 +1,5 @@
 /** Bodies of the ram sections of one stream, event by event: block list, regions of mapped-ram, page records. */
-import { type Reader, STARVED } from '../../base/index.ts';
+import type { Reader } from '../../base/index.ts';
 import { hex, joinPath, overLimit, unexpected } from '../errors.ts';
 import { RAM_BATCH_RECORDS_MAX, RAM_BLOCKS_MAX } from '../limits.ts';
 import type { SectionHeader, StreamEvent, StreamRamBlock } from '../stream/events.ts';
@@ -51,7 +51,7 @@ export class RamSections {
     }
   }
 
-  /** The next event of the body, BODY_END behind EOS, undefined to be called again. Throws STARVED. */
+  /** The next event of the body, BODY_END behind EOS, undefined to be called again. Throws STARVED: the reader goes back to where it was. */
   next(reader: Reader): StreamEvent | typeof BODY_END | undefined {
     switch (this.#step) {
       case 'total':
@@ -120,13 +120,9 @@ export class RamSections {
   /** Bitmap and pages of a block belong to whoever has the file at hand; here they only pass, chunk by chunk. */
   #skipRegion(reader: Reader): undefined {
     const left = this.#regionEnd - reader.offset;
-    if (left > reader.available) {
-      if (reader.final) reader.need(left);
-      reader.pos = reader.end;
-      throw STARVED;
-    }
-    reader.pos += left;
-    this.#step = 'blocks';
+    if (reader.available === 0) reader.need(left);
+    reader.pos += Math.min(left, reader.available);
+    if (reader.offset === this.#regionEnd) this.#step = 'blocks';
   }
 
   #readRecords(reader: Reader): StreamEvent | typeof BODY_END | undefined {

@@ -31,6 +31,8 @@ export interface StreamInputOptions {
 
 /** Longest tail that goes in front of the next chunk (CHUNK_HEADROOM of transport). */
 const HEADROOM = 8 * 1024;
+/** A device body of the largest size may end inside a chunk of this size, bytes. */
+const CHUNK_BYTES_MAX = 16 * 1024 * 1024;
 /** The private buffer is kept for reuse up to this size, bytes. */
 const KEPT_MAX = 1024 * 1024;
 
@@ -42,7 +44,7 @@ export class StreamInput {
 
   constructor(label: string, options: StreamInputOptions = {}) {
     this.reader = new Reader(Buffer.alloc(0), label, { origin: options.origin ?? 0 });
-    this.#bytesMax = options.bytesMax ?? DEVICE_BODY_BYTES_MAX + KEPT_MAX;
+    this.#bytesMax = options.bytesMax ?? DEVICE_BODY_BYTES_MAX + CHUNK_BYTES_MAX;
   }
 
   /** Takes what is unread out of the last chunk, so that its buffer may be filled again. */
@@ -70,7 +72,7 @@ export class StreamInput {
       return;
     }
     if (tail + size > this.#bytesMax) {
-      throw overLimit(reader, reader.offset, '', 'bytes of one element', this.#bytesMax, tail + size);
+      throw overLimit(reader, reader.offset, 'input', 'bytes of one element', this.#bytesMax, tail + size);
     }
     this.#makeRoom(size);
     chunk.bytes.copy(this.#own, reader.end, chunk.start, chunk.end);

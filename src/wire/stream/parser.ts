@@ -130,8 +130,7 @@ export class StreamParser {
           this.#silent = false;
           if (event !== undefined) return event;
         } catch (thrown) {
-          // Ram sections move the reader themselves and stay where they are.
-          if (this.#step !== 'ram') reader.pos = mark;
+          reader.pos = mark;
           if (thrown === STARVED) return undefined;
           throw thrown;
         }

@@ -4,11 +4,13 @@
 export const XBZRLE_PAGE_BYTES_MAX = 0x3fff;
 /** Equal bytes between two changes that are sent along: a new pair of lengths costs as much. */
 const GAP_MAX = 2;
+/** Up to this many bytes a loop is faster than the call. */
+const COPY_LOOP_MAX = 48;
 
 /**
  * Encodes what changed from `old[oldAt ..)` to `now[nowAt ..)` into `into[pos .. limit)`. Returns the length of the body, 0 if the pages
- * are equal (nothing is to be sent), -1 if it does not fit before `limit`. `now` must not change meanwhile. Pages at addresses
- * that are multiples of 4 are compared word by word, others byte by byte.
+ * are equal (nothing is to be sent), -1 if it does not fit before `limit`. `now` must not change meanwhile. `oldAt`, `nowAt` and the
+ * buffers' own offsets in memory are multiples of 4 (as in any buffer of whole pages). Use few, long-lived buffers.
  */
 export function xbzrleEncode(
   old: Buffer,
@@ -20,22 +22,22 @@ export function xbzrleEncode(
   pos: number,
   limit: number,
 ): number {
+  const oldWords = wordsOf(old);
+  const nowWords = wordsOf(now);
+  const oldWord = oldAt >>> 2;
+  const nowWord = nowAt >>> 2;
+  const words = pageSize >>> 2;
   const start = pos;
-  const oldWords = wordsOf(old, oldAt, pageSize);
-  const nowWords = wordsOf(now, nowAt, pageSize);
   let done = 0;
-  while (done < pageSize) {
+  for (;;) {
+    // Up to the next word boundary there may be equal bytes behind the last change.
     let from = done;
-    if (oldWords !== undefined && nowWords !== undefined) {
-      while ((from & 3) !== 0 && old[oldAt + from] === now[nowAt + from]) from++;
-      if ((from & 3) === 0) {
-        let word = from >>> 2;
-        while (word < oldWords.length && oldWords[word] === nowWords[word]) word++;
-        from = word << 2;
-      }
+    while ((from & 3) !== 0 && old[oldAt + from] === now[nowAt + from]) from++;
+    if ((from & 3) === 0) {
+      from = 4 * firstDifference(oldWords, oldWord, nowWords, nowWord, from >>> 2, words);
+      if (from === pageSize) return pos - start;
+      while (old[oldAt + from] === now[nowAt + from]) from++;
     }
-    while (from < pageSize && old[oldAt + from] === now[nowAt + from]) from++;
-    if (from >= pageSize) break;
 
     // [from, to) is to be sent: it ends where more than GAP_MAX equal bytes follow.
     let to = from + 1;
@@ -49,18 +51,35 @@ export function xbzrleEncode(
     if (pos + 4 + (to - from) > limit) return -1;
     pos = writeLength(into, pos, from - done);
     pos = writeLength(into, pos, to - from);
-    if (to - from < COPY_LOOP_MAX) for (let at = from; at < to; at++) into[pos++] = now[nowAt + at]!;
+    if (to - from <= COPY_LOOP_MAX) for (let at = from; at < to; at++) into[pos++] = now[nowAt + at]!;
     else pos += now.copy(into, pos, nowAt + from, nowAt + to);
     done = to;
   }
-  return pos - start;
 }
 
-const COPY_LOOP_MAX = 48;
+/** Index of the first word that differs, from word `at` on; `end` if none does. */
+function firstDifference(
+  a: Int32Array,
+  aStart: number,
+  b: Int32Array,
+  bStart: number,
+  at: number,
+  end: number,
+): number {
+  while (at < end && a[aStart + at] === b[bStart + at]) at++;
+  return at;
+}
 
-function wordsOf(bytes: Buffer, at: number, length: number): Int32Array | undefined {
-  const address = bytes.byteOffset + at;
-  return ((address | length) & 3) === 0 ? new Int32Array(bytes.buffer, address, length >>> 2) : undefined;
+/** One view per buffer, made once: pages come from few buffers, and views are dear beside comparing a page. */
+const views = new WeakMap<Buffer, Int32Array>();
+
+function wordsOf(bytes: Buffer): Int32Array {
+  let words = views.get(bytes);
+  if (words === undefined) {
+    words = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length >>> 2);
+    views.set(bytes, words);
+  }
+  return words;
 }
 
 function writeLength(into: Buffer, pos: number, length: number): number {

@@ -9,9 +9,14 @@ import { fileURLToPath } from 'node:url';
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 process.chdir(root);
 
-installDependencies();
-build();
-if (process.argv.includes('--peers')) await installPeers();
+try {
+  installDependencies();
+  build();
+  if (process.argv.includes('--peers')) await installPeers();
+} catch (error) {
+  process.stderr.write(`setup: ${error.message}\n`);
+  process.exitCode = 1;
+}
 
 function installDependencies() {
   const installed = 'node_modules/.package-lock.json';
@@ -24,7 +29,7 @@ function build() {
   const fingerprint = sourcesFingerprint();
   const stamp = 'dist/.sources';
   if (existsSync(stamp) && readFileSync(stamp, 'utf8') === fingerprint) return;
-  const fresh = `dist-${process.pid}.tmp`;
+  const fresh = join('.build', `dist-${process.pid}`);
   try {
     const compiler = join('node_modules', 'typescript', 'bin', 'tsc');
     run('compiling', process.execPath, [compiler, '-p', '.', '--outDir', fresh, '--incremental', 'false']);
@@ -70,22 +75,19 @@ async function installPeers() {
       }
     }),
   );
-  if (missing.length > 0 && process.env.CI === 'true') fail(`CI needs ${missing.join(', ')}`);
+  if (missing.length > 0 && process.env.CI === 'true') throw new Error(`CI needs ${missing.join(', ')}`);
 }
 
 function run(what, command, args) {
   const startedMs = Date.now();
   const { status, error, stdout, stderr } = spawnSync(command, args, { encoding: 'utf8' });
-  if (status !== 0)
-    fail(`${what} failed: ${command} ${args.join(' ')}\n${error?.message ?? ''}${stdout ?? ''}${stderr ?? ''}`);
+  if (status !== 0) {
+    const said = `${error?.message ?? ''}${stdout ?? ''}${stderr ?? ''}`.trim().split('\n').slice(0, 20).join('\n');
+    throw new Error(`${what} failed: ${command} ${args.join(' ')}\n${said}`);
+  }
   say(`${what}: done in ${((Date.now() - startedMs) / 1000).toFixed(1)} s`);
 }
 
 function say(text) {
   process.stdout.write(`setup: ${text}\n`);
-}
-
-function fail(text) {
-  process.stderr.write(`setup: ${text}\n`);
-  process.exit(1);
 }

@@ -75,26 +75,26 @@ async function runTests(parts) {
 
 async function runFiles(files, concurrency, total) {
   if (files.length === 0) return;
+  let current = { file: '', passed: 0 };
+  const finish = () => current.passed > 0 && console.log(`ok ${current.file} (${current.passed})`);
   for await (const { type, data } of run({ files, concurrency, timeout: FILE_TIMEOUT_MS })) {
-    if (type !== 'test:pass' && type !== 'test:fail') continue;
-    const file = data.file === undefined ? '' : relative('dist/test', data.file);
-    if (data.details.type === 'suite') continue;
-    if (data.nesting === 0 && files.some((name) => data.name.endsWith(name))) {
-      // A whole file: what matters has been counted, unless it failed outside its tests.
-      if (type === 'test:pass')
-        console.log(`ok ${relative('dist/test', data.name)} ${Math.round(data.details.duration_ms)} ms`);
-      else if (data.details.error?.failureType !== 'subtestsFailed') report(data, file, total);
-      continue;
+    if ((type !== 'test:pass' && type !== 'test:fail') || data.details.type === 'suite') continue;
+    const file = relative('.', data.file ?? data.name).replace(/^dist\//, '');
+    if (file !== current.file) {
+      finish();
+      current = { file, passed: 0 };
     }
-    if (data.skip !== undefined) total.skipped.set(data.skip, (total.skipped.get(data.skip) ?? 0) + 1);
-    else if (type === 'test:pass') total.passed++;
-    else if (data.details.error?.failureType !== 'subtestsFailed') report(data, file, total);
+    if (data.skip !== undefined) {
+      total.skipped.set(data.skip, (total.skipped.get(data.skip) ?? 0) + 1);
+    } else if (type === 'test:pass') {
+      total.passed++;
+      current.passed++;
+    } else if (data.details.error?.failureType !== 'subtestsFailed') {
+      total.failed++;
+      const error = data.details.error?.cause ?? data.details.error;
+      console.log(`not ok ${file} ${data.name}`);
+      console.log(`  ${String(error?.stack ?? error).replaceAll('\n', '\n  ')}`);
+    }
   }
-}
-
-function report(data, file, total) {
-  total.failed++;
-  const error = data.details.error?.cause ?? data.details.error;
-  console.log(`not ok ${file} ${data.name}`);
-  console.log(`  ${String(error?.stack ?? error).replaceAll('\n', '\n  ')}`);
+  finish();
 }

@@ -7,4 +7,5 @@ export * from './compat.ts';
 export * from './errors.ts';
 export * from './parameters.ts';
 export * from './parse.ts';
+export * from './reference.ts';
 export * from './settings.ts';

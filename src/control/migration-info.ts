@@ -1,0 +1,65 @@
+/** MigrationInfo of qapi/migration.json, as far as vmferry fills it. Times in ms, sizes in bytes. */
+import type { MigrationStatus } from '../migration/index.ts';
+import { arrayOf, enumOf, int, number, optional, required, str, struct, union } from './schema.ts';
+
+export const MIGRATION_STATUS = enumOf('MigrationStatus', [
+  'none',
+  'setup',
+  'cancelling',
+  'cancelled',
+  'active',
+  'completed',
+  'failed',
+  'pre-switchover',
+  'device',
+] satisfies readonly MigrationStatus[]);
+
+const MIGRATION_STATS = struct('MigrationStats', {
+  transferred: required(int, 'Bytes sent so far.'),
+  remaining: required(int, 'Bytes of memory still to send.'),
+  total: required(int, 'Bytes of memory in all.'),
+  duplicate: required(int, 'Zero pages sent.'),
+  normal: required(int, 'Whole pages sent.'),
+  'normal-bytes': required(int, 'Bytes of whole pages sent.'),
+  'dirty-pages-rate': required(int, 'Pages the guest dirties per second.'),
+  mbps: required(number, 'Megabits sent per second.'),
+  'dirty-sync-count': required(int, 'How often the dirty log was taken: the number of rounds.'),
+  'postcopy-requests': required(int, 'Pages asked for by the destination.'),
+  'page-size': required(int, 'Bytes of a page.'),
+  'multifd-bytes': required(int, 'Bytes sent over multifd channels.'),
+  'pages-per-second': required(int, 'Pages sent per second.'),
+  'precopy-bytes': required(int, 'Bytes sent while the guest ran here.'),
+  'downtime-bytes': required(int, 'Bytes sent while the guest stood still.'),
+  'postcopy-bytes': required(int, 'Bytes sent while the guest ran on the destination.'),
+  'dirty-sync-missed-zero-copy': required(int, 'Always 0: there is no zero-copy send.'),
+});
+
+const XBZRLE_STATS = struct('XBZRLECacheStats', {
+  'cache-size': required(int, 'Bytes of the cache.'),
+  bytes: required(int, 'Bytes sent as differences.'),
+  pages: required(int, 'Pages sent as differences.'),
+  'cache-miss': required(int, 'Pages that were not in the cache.'),
+  'cache-miss-rate': required(number, 'Share of the pages of the last round that were not in the cache.'),
+  'encoding-rate': required(number, 'How many times smaller the differences are than the pages.'),
+  overflow: required(int, 'Pages whose difference would have been larger than they are.'),
+});
+
+const SOCKET_ADDRESS = union('SocketAddress', 'type', {
+  inet: struct('InetSocketAddress', { host: required(str, 'Host.'), port: required(str, 'Port, as text.') }),
+  unix: struct('UnixSocketAddress', { path: required(str, 'Path of the socket.') }),
+});
+
+export const MIGRATION_INFO = struct('MigrationInfo', {
+  status: optional(MIGRATION_STATUS, 'State of the last migration; absent if there was none.'),
+  ram: optional(MIGRATION_STATS, 'Figures of the memory.'),
+  'xbzrle-cache': optional(XBZRLE_STATS, 'With xbzrle.'),
+  'total-time': optional(int, 'Since the start of the migration; when it is over, its length.'),
+  'expected-downtime': optional(int, 'While the guest runs: how long it would stand still now.'),
+  downtime: optional(int, 'How long the guest stood still.'),
+  'setup-time': optional(int, 'From the command to the first round.'),
+  'cpu-throttle-percentage': optional(int, 'With auto-converge, once it throttles.'),
+  'error-desc': optional(str, 'Why the migration failed.'),
+  'blocked-reasons': optional(arrayOf(str), 'What forbids a migration.'),
+  'socket-address': optional(arrayOf(SOCKET_ADDRESS), 'Destination: where the source is awaited.'),
+  'x-waiting-for': optional(str, "vmferry's own: what the migration waits for, or how to go on after a failure."),
+});

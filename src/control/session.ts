@@ -1,0 +1,146 @@
+/**
+ * One client of the QMP server: greeting, negotiation, then commands one after another in the order they came, and events in
+ * between. A client that goes away, talks nonsense or does not read harms nobody but itself.
+ */
+import type { Duplex } from 'node:stream';
+import type { CommandContext } from './command.ts';
+import { errorReply, refuse } from './errors.ts';
+import { type Frame, JsonFramer, readJson, writeJson } from './framing.ts';
+import { check, isRecord } from './schema.ts';
+import { VERSION_INFO } from './version.ts';
+
+/** Requests taken from a client before it must wait for replies. */
+const REQUESTS_WAITING_MAX = 64;
+/** Bytes kept for a client that does not read; beyond, it is cut off. Replies wait for their turn: it is events that pile up. */
+const OUTPUT_BYTES_MAX = 1024 * 1024;
+/** How long the reply under way may take once the server closes, ms. */
+const FAREWELL_MS = 1000;
+
+export class Session {
+  /** Resolves when the connection is gone. */
+  readonly closed: Promise<void>;
+  readonly #stream: Duplex;
+  readonly #context: CommandContext;
+  readonly #framer = new JsonFramer();
+  readonly #frames: Frame[] = [];
+  #negotiated = false;
+  #working = false;
+  /** No more requests are taken; when those that wait are answered, the connection ends. */
+  #ending = false;
+
+  constructor(stream: Duplex, context: CommandContext) {
+    this.#stream = stream;
+    this.#context = context;
+    this.closed = new Promise((resolve) => stream.once('close', () => resolve()));
+    stream.on('error', () => {}); // 'close' follows, and there is nobody to tell.
+    stream.on('data', (bytes: Buffer) => this.#received(bytes));
+    stream.on('end', () => this.#finish());
+    this.#send({ QMP: { version: VERSION_INFO, capabilities: [] } });
+  }
+
+  /** `message` is a whole event; clients that have not negotiated yet do not get it. */
+  event(message: object): void {
+    if (!this.#negotiated || this.#stream.destroyed) return;
+    this.#send(message);
+    if (this.#stream.writableLength > OUTPUT_BYTES_MAX) this.#stream.destroy();
+  }
+
+  /** Answers what is under way, drops what waits, and ends the connection. Never throws. */
+  async close(): Promise<void> {
+    this.#frames.length = 0;
+    this.#finish();
+    const timer = setTimeout(() => this.#stream.destroy(), FAREWELL_MS);
+    await this.closed;
+    clearTimeout(timer);
+  }
+
+  #received(bytes: Buffer): void {
+    if (this.#ending) return;
+    this.#frames.push(...this.#framer.push(bytes));
+    if (this.#frames.length > REQUESTS_WAITING_MAX) this.#stream.pause();
+    void this.#work();
+  }
+
+  #finish(): void {
+    this.#ending = true;
+    void this.#work();
+  }
+
+  async #work(): Promise<void> {
+    if (this.#working) return;
+    this.#working = true;
+    for (let frame = this.#frames.shift(); frame !== undefined; frame = this.#frames.shift()) {
+      const reply = await this.#answer(frame);
+      if (this.#stream.destroyed) return;
+      this.#send(reply);
+      if (this.#stream.writableNeedDrain) await this.#drained();
+    }
+    this.#working = false;
+    if (this.#ending) this.#stream.end();
+    else this.#stream.resume();
+  }
+
+  async #answer(frame: Frame): Promise<object> {
+    let id: { id?: unknown } = {};
+    try {
+      const request = this.#read(frame);
+      if (Object.hasOwn(request, 'id')) id = { id: request['id'] };
+      return { return: await this.#execute(request), ...id };
+    } catch (thrown) {
+      return { ...id, error: errorReply(thrown) };
+    }
+  }
+
+  #read(frame: Frame): Record<string, unknown> {
+    switch (frame.kind) {
+      case 'stray':
+        throw refuse('GenericError', `JSON parse error, stray byte 0x${frame.byte.toString(16).padStart(2, '0')}`);
+      case 'overflow':
+        this.#ending = true;
+        throw refuse('GenericError', `JSON parse error, the message is ${frame.reason}; the connection ends here`);
+      case 'text': {
+        const read = readJson(frame.text);
+        if ('problem' in read) throw refuse('GenericError', `JSON parse error, ${read.problem}`);
+        if (!isRecord(read.value)) throw refuse('GenericError', 'QMP input must be a JSON object');
+        return read.value;
+      }
+    }
+  }
+
+  #execute(request: Record<string, unknown>): unknown {
+    const { execute: name, arguments: args = {} } = request;
+    const extra = Object.keys(request).find((member) => !['execute', 'arguments', 'id'].includes(member));
+    if (extra !== undefined) throw refuse('GenericError', `QMP input member '${extra}' is unexpected`);
+    if (name === undefined) throw refuse('GenericError', "QMP input lacks member 'execute'");
+    if (typeof name !== 'string') throw refuse('GenericError', "QMP input member 'execute' must be a string");
+    if (!isRecord(args)) throw refuse('GenericError', "QMP input member 'arguments' must be an object");
+    if (!this.#negotiated && name !== 'qmp_capabilities') {
+      throw refuse('CommandNotFound', "Expecting capabilities negotiation with 'qmp_capabilities'");
+    }
+    const command = this.#context.commands.get(name);
+    if (command === undefined) throw refuse('CommandNotFound', `The command ${name} has not been found`);
+    check(command.arguments, args);
+    if (!this.#negotiated) {
+      this.#negotiated = true;
+      return {};
+    }
+    return command.run(this.#context, args);
+  }
+
+  #send(message: object): void {
+    this.#stream.write(writeJson(message));
+  }
+
+  /** Until the client has read, or is gone. */
+  #drained(): Promise<void> {
+    return new Promise((resolve) => {
+      const done = () => {
+        this.#stream.off('drain', done);
+        this.#stream.off('close', done);
+        resolve();
+      };
+      this.#stream.on('drain', done);
+      this.#stream.on('close', done);
+    });
+  }
+}

@@ -10,10 +10,11 @@ const SRC = join(ROOT, 'src');
 /** A room may import the rooms listed; `cli` assembles and may import all. */
 const FLOORS: Readonly<Record<string, readonly string[]>> = {
   base: [],
+  native: [],
   wire: ['base'],
   settings: ['base'],
   transport: ['base'],
-  machine: ['base', 'wire'],
+  machine: ['base', 'native', 'wire'],
   inspect: ['base', 'wire'],
   qemu: ['base'],
   migration: ['base', 'wire', 'settings', 'transport', 'machine'],

@@ -78,6 +78,7 @@ async function runFiles(files, concurrency, total) {
   let current = { file: '', passed: 0 };
   const finish = () => current.passed > 0 && console.log(`ok ${current.file} (${current.passed})`);
   for await (const { type, data } of run({ files, concurrency, timeout: FILE_TIMEOUT_MS })) {
+    if (type === 'test:stderr') process.stderr.write(data.message);
     if ((type !== 'test:pass' && type !== 'test:fail') || data.details.type === 'suite') continue;
     const file = relative('.', data.file ?? data.name).replace(/^dist\//, '');
     if (file !== current.file) {

@@ -41,6 +41,7 @@ const STOP_TIMEOUT_MS = 5_000;
 const STDERR_CHARS_MAX = 64 * 1024;
 
 const living = new Set<QemuProcess>();
+let watchingExit = false;
 
 export class QemuProcess {
   readonly label: string;
@@ -174,7 +175,8 @@ function delay(ms: number): Promise<undefined> {
 
 /** Our own sudden end takes the QEMUs along; that of a SIGKILL cannot be seen from here. */
 function killAtExit(qemu: QemuProcess): void {
-  if (living.size === 0) process.on('exit', killLiving);
+  if (!watchingExit) process.on('exit', killLiving);
+  watchingExit = true;
   living.add(qemu);
 }
 

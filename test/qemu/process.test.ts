@@ -3,13 +3,12 @@ import { existsSync } from 'node:fs';
 import test from 'node:test';
 import { FerryError } from '../../src/base/index.ts';
 import { FIRST_EXTRA_FD, QemuProcess, QmpClient, REQUIRED_PEERS } from '../../src/qemu/index.ts';
-import { peersOrReason } from '../support/peers.ts';
+import { peerOrSkip } from '../support/peers.ts';
 
 const MACHINE = ['-nodefaults', '-machine', 'q35', '-accel', 'tcg', '-m', '32'];
 
 for (const name of REQUIRED_PEERS) {
-  const { peers, skip } = await peersOrReason([name]);
-  const peer = peers[0];
+  const { peer, skip } = await peerOrSkip(name);
 
   test(`QEMU ${name}: starts, answers two QMP clients, has a socket for fd:, and leaves nothing`, {
     skip,

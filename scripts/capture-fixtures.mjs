@@ -1,0 +1,325 @@
+// Captures small migration streams of real QEMUs for the tests of src/wire: test/fixtures/streams/NAME.bin.gz and provenance.json.
+//
+//   VMFERRY_QEMU_7_2=... VMFERRY_QEMU_10_0=... VMFERRY_QEMU_11_1=... node scripts/capture-fixtures.mjs [NAME-PREFIX ...]
+//
+// Each variable names a qemu-system-x86_64 of that version; a missing one leaves its fixtures as they are. Nothing is stripped from
+// the bytes. Guests run under TCG; listeners are unix sockets in a temporary folder.
+import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { connect, createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { gzipSync } from 'node:zlib';
+
+const FOLDER = join(dirname(dirname(fileURLToPath(import.meta.url))), 'test', 'fixtures', 'streams');
+const VERSIONS = ['7.2', '10.0', '11.1'];
+const DEADLINE_MS = 60_000;
+
+const PC = ['-machine', 'pc-i440fx-7.2', '-m', '16'];
+const DEVICES = [
+  ['-machine', 'pc-q35-7.2', '-m', '16', '-smp', '2'],
+  ['-device', 'virtio-net-pci,romfile=', '-device', 'e1000,romfile=', '-device', 'virtio-serial', '-device', 'nec-usb-xhci', '-device', 'usb-tablet'],
+  ['-device', 'virtio-rng-pci', '-device', 'virtio-balloon', '-device', 'intel-hda'],
+].flat();
+const UUID = '5c7e0f1a-8d2b-4c3e-9f60-718293a4b5c6';
+
+/**
+ * Firmware of all guests, instead of real ones that would only add bulk: from the reset vector straight into a loop in real mode that
+ * increments one word in each page from 128 KiB to 512 KiB, again and again, with a delay after each (a few ms under TCG).
+ */
+const FIRMWARE = Buffer.alloc(64 * 1024);
+Buffer.from('b800208ed8ff060000ba140031c9e2fe4a75f90500013d008072e8ebe3', 'hex').copy(FIRMWARE);
+Buffer.from('ea000000f0', 'hex').copy(FIRMWARE, 0xfff0);
+
+/** `capture(vm)` returns the bytes by file name suffix ('' = the main stream). `only`: versions; all by default. */
+const SCENARIOS = [
+  { name: 'pc', args: PC, capture: toPipe },
+  { name: 'q35-devices', args: DEVICES, capture: toPipe },
+  { name: 'isapc', args: ['-machine', 'isapc', '-cpu', 'qemu32', '-m', '16'], capture: toPipe },
+  { name: 'microvm', args: ['-machine', 'microvm', '-m', '16'], capture: toPipe },
+  { name: 'q35-own', only: ['10.0', '11.1'], args: ['-machine', 'pc-q35-VERSION', '-m', '16'], capture: toPipe },
+  { name: 'no-vmdesc', args: ['-machine', 'pc-i440fx-7.2,suppress-vmdesc=on', '-m', '16'], capture: toPipe },
+  { name: 'uuid', args: [...PC, '-uuid', UUID], capabilities: ['validate-uuid'], capture: toPipe },
+  {
+    name: 'ignore-shared',
+    args: [...PC, '-object', 'memory-backend-memfd,id=mem0,size=16M,share=on', '-machine', 'memory-backend=mem0'],
+    capabilities: ['x-ignore-shared'],
+    capture: toPipe,
+  },
+  { name: 'dirty-bitmap', args: [...PC, '-drive', 'if=ide,driver=null-co,size=1M,node-name=disk0'], capture: withBitmap },
+  { name: 'return-path', args: PC, capabilities: ['return-path'], capture: answered },
+  { name: 'postcopy-advise', args: PC, capabilities: ['postcopy-ram', 'return-path'], capture: answered },
+  { name: 'xbzrle', args: PC, capabilities: ['xbzrle'], capture: whileDirtying },
+  { name: 'postcopy', args: PC, capabilities: ['postcopy-ram'], capture: postcopy },
+  { name: 'mapped-ram', only: ['10.0', '11.1'], args: PC, capabilities: ['mapped-ram'], capture: (vm) => toFile(vm, 0) },
+  { name: 'mapped-ram-offset', only: ['11.1'], args: PC, capabilities: ['mapped-ram'], capture: (vm) => toFile(vm, 5000) },
+  {
+    name: 'mapped-ram-ignore-shared',
+    only: ['10.0', '11.1'],
+    args: [...PC, '-object', 'memory-backend-memfd,id=mem0,size=16M,share=on', '-machine', 'memory-backend=mem0'],
+    capabilities: ['mapped-ram', 'x-ignore-shared'],
+    capture: (vm) => toFile(vm, 0),
+  },
+];
+
+class Vm {
+  constructor(binary, args, folder) {
+    this.binary = binary;
+    this.args = args;
+    this.folder = folder;
+    this.replies = [];
+    this.events = [];
+    this.errors = '';
+    this.process = spawn(binary, [...args, '-qmp', 'stdio'], { stdio: ['pipe', 'pipe', 'pipe'] });
+    this.exited = new Promise((resolve) => this.process.once('exit', resolve));
+    this.process.stderr.on('data', (data) => {
+      this.errors += data;
+    });
+    createInterface(this.process.stdout).on('line', (line) => {
+      const message = JSON.parse(line);
+      if ('return' in message || 'error' in message) this.replies.shift()?.(message);
+    });
+  }
+
+  async qmp(execute, args = {}) {
+    const reply = await within(
+      `${execute} in ${this.args.join(' ')}: ${this.errors}`,
+      Promise.race([
+        new Promise((resolve) => {
+          this.replies.push(resolve);
+          this.process.stdin.write(JSON.stringify({ execute, arguments: args }) + '\n');
+        }),
+        this.exited.then(() => ({ error: { desc: `QEMU is gone: ${this.errors}` } })),
+      ]),
+    );
+    if (reply.error) throw new Error(`${execute}: ${reply.error.desc}`);
+    return reply.return;
+  }
+
+  async setUp(capabilities) {
+    await this.qmp('qmp_capabilities');
+    const list = capabilities.map((capability) => ({ capability, state: true }));
+    await this.qmp('migrate-set-capabilities', { capabilities: list });
+  }
+
+  /** Polls: QMP has no call that waits. */
+  async status(...wanted) {
+    const untilMs = Date.now() + DEADLINE_MS;
+    for (;;) {
+      const { status, 'error-desc': reason } = await this.qmp('query-migrate');
+      if (wanted.includes(status)) return;
+      if (status === 'failed' || Date.now() > untilMs) throw new Error(`migration is ${status}, not ${wanted}: ${reason}`);
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+
+  async quit() {
+    this.process.kill('SIGKILL');
+    await this.exited;
+  }
+}
+
+async function toPipe(vm) {
+  const path = join(vm.folder, 'stream');
+  await vm.qmp('migrate', { uri: `exec:cat > ${path}` });
+  await vm.status('completed');
+  return { '': readFileSync(path) };
+}
+
+async function toFile(vm, offset) {
+  const path = join(vm.folder, 'file');
+  await vm.qmp('migrate', { uri: `file:${path},offset=${offset}` });
+  await vm.status('completed');
+  return { '': readFileSync(path) };
+}
+
+async function withBitmap(vm) {
+  await vm.qmp('block-dirty-bitmap-add', { node: 'disk0', name: 'bitmap0', granularity: 65536, persistent: false });
+  await vm.qmp('migrate-set-capabilities', { capabilities: [{ capability: 'dirty-bitmaps', state: true }] });
+  return await toPipe(vm);
+}
+
+/** A few slow rounds with xbzrle, then the guest is let go. */
+async function whileDirtying(vm) {
+  await vm.qmp('migrate-set-parameters', { 'max-bandwidth': 200_000, 'downtime-limit': 1 });
+  const path = join(vm.folder, 'stream');
+  await vm.qmp('cont');
+  await vm.qmp('migrate', { uri: `exec:cat > ${path}` });
+  for (let rounds = 0; rounds < 4; ) {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    rounds = (await vm.qmp('query-migrate')).ram?.['dirty-sync-count'] ?? 0;
+  }
+  await vm.qmp('migrate-set-parameters', { 'max-bandwidth': 1_000_000_000, 'downtime-limit': 2000 });
+  await vm.status('completed');
+  return { '': readFileSync(path) };
+}
+
+/** The least a destination says: PONG 1 to the first PING, SHUT 0 once the source waits for it. */
+async function answered(vm) {
+  const path = join(vm.folder, 'socket');
+  const ping = Buffer.from('0800020004', 'hex');
+  const chunks = [];
+  let peer;
+  const server = createServer((socket) => {
+    peer = socket;
+    socket.on('error', () => {});
+    socket.on('data', (data) => {
+      chunks.push(data);
+      if (chunks.length === 1 && data.includes(ping)) socket.write(Buffer.from('0002000400000001', 'hex'));
+    });
+  }).listen(path);
+  try {
+    await vm.qmp('migrate', { uri: `unix:${path}` });
+    for (let status = ''; status !== 'finish-migrate'; ) ({ status } = await vm.qmp('query-status'));
+    // The source shows finish-migrate before its last bytes: VMDESC is the last element and ends in the last chunk.
+    await within('the description', untilDescription(chunks));
+    peer.write(Buffer.from('0001000400000000', 'hex'));
+    await vm.status('completed');
+  } finally {
+    server.close();
+    peer?.destroy();
+  }
+  return { '': Buffer.concat(chunks) };
+}
+
+async function untilDescription(chunks) {
+  for (;;) {
+    const all = Buffer.concat(chunks);
+    if (all.at(-1) === 0x7d) {
+      const at = all.lastIndexOf(Buffer.from('0006', 'hex'), all.length - 100);
+      for (let from = at; from >= 0; from = all.lastIndexOf(Buffer.from('0006', 'hex'), from - 1)) {
+        if (from + 6 + all.readUInt32BE(from + 2) === all.length) return;
+        if (from === 0) break;
+      }
+    }
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+/** A real postcopy to a QEMU of the same version, recorded on the way; on the way, it is cut and recovered once. */
+async function postcopy(vm) {
+  const destinationArgs = [...vm.args, '-incoming', 'defer'];
+  const destination = new Vm(vm.binary, destinationArgs, vm.folder);
+  const record = { '': [], '.return-path': [], '.recovery': [], '.recovery.return-path': [] };
+  const servers = [];
+  const sockets = [];
+  try {
+    await destination.setUp(['postcopy-ram']);
+    const incoming = join(vm.folder, 'incoming');
+    await destination.qmp('migrate-incoming', { uri: `unix:${incoming}` });
+    await vm.qmp('migrate-set-parameters', { 'max-bandwidth': 200_000, 'downtime-limit': 1, 'max-postcopy-bandwidth': 20_000 });
+    await vm.qmp('cont');
+    await vm.qmp('migrate', { uri: `unix:${proxy('first', incoming, '', '.return-path')}` });
+    await within('a first round', rounds(vm, 2));
+    await vm.qmp('migrate-start-postcopy');
+    await vm.status('postcopy-active');
+    await destination.status('postcopy-active');
+    for (const socket of sockets) socket.destroy();
+    await vm.status('postcopy-paused');
+    await destination.status('postcopy-paused');
+    const again = join(vm.folder, 'recovery');
+    await destination.qmp('migrate-recover', { uri: `unix:${again}` });
+    await vm.qmp('migrate-set-parameters', { 'max-postcopy-bandwidth': 0 });
+    await vm.qmp('migrate', { uri: `unix:${proxy('second', again, '.recovery', '.recovery.return-path')}`, resume: true });
+    await vm.status('completed');
+    await destination.status('completed');
+  } finally {
+    for (const server of servers) server.close();
+    for (const socket of sockets) socket.destroy();
+    await destination.quit();
+  }
+  return Object.fromEntries(Object.entries(record).map(([name, chunks]) => [name, Buffer.concat(chunks)]));
+
+  function proxy(name, to, forth, back) {
+    const path = join(vm.folder, name);
+    const server = createServer((source) => {
+      const target = connect(to);
+      sockets.push(source, target);
+      for (const [from, into, key] of [
+        [source, target, forth],
+        [target, source, back],
+      ]) {
+        from.on('error', () => {});
+        from.on('data', (data) => {
+          record[key].push(data);
+          into.write(data);
+        });
+        from.on('close', () => into.destroy());
+      }
+    }).listen(path);
+    servers.push(server);
+    return path;
+  }
+}
+
+async function rounds(vm, count) {
+  for (;;) {
+    if (((await vm.qmp('query-migrate')).ram?.['dirty-sync-count'] ?? 0) >= count) return;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+function within(what, promise) {
+  let timer;
+  const deadline = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`no end of ${what}`)), DEADLINE_MS);
+  });
+  return Promise.race([promise, deadline]).finally(() => clearTimeout(timer));
+}
+
+mkdirSync(FOLDER, { recursive: true });
+const provenanceFile = join(FOLDER, 'provenance.json');
+const provenance = existsSync(provenanceFile) ? JSON.parse(readFileSync(provenanceFile, 'utf8')) : {};
+const prefixes = process.argv.slice(2);
+for (const version of VERSIONS) {
+  const binary = process.env[`VMFERRY_QEMU_${version.replace('.', '_')}`];
+  if (binary === undefined) {
+    console.log(`VMFERRY_QEMU_${version.replace('.', '_')} is not set: fixtures of ${version} stay as they are`);
+    continue;
+  }
+  for (const scenario of SCENARIOS) {
+    const name = `${scenario.name}-${version}`;
+    if (scenario.only !== undefined && !scenario.only.includes(version)) continue;
+    if (prefixes.length > 0 && !prefixes.some((prefix) => name.startsWith(prefix))) continue;
+    await captureOne(name, scenario, version, binary);
+  }
+}
+const sorted = Object.fromEntries(Object.entries(provenance).sort(([a], [b]) => (a < b ? -1 : 1)));
+writeFileSync(provenanceFile, JSON.stringify(sorted, null, 2) + '\n');
+
+async function captureOne(name, scenario, version, binary) {
+  const folder = mkdtempSync(join(tmpdir(), 'vmferry-capture-'));
+  const firmware = join(folder, 'firmware.bin');
+  writeFileSync(firmware, FIRMWARE);
+  const args = ['-nodefaults', '-display', 'none', '-accel', 'tcg', '-S', '-bios', firmware];
+  args.push(...scenario.args.map((arg) => arg.replace('VERSION', version)));
+  const vm = new Vm(binary, args, folder);
+  try {
+    await vm.setUp(scenario.capabilities ?? []);
+    const { qemu, package: distribution } = await vm.qmp('query-version');
+    const captured = await scenario.capture(vm);
+    for (const [suffix, bytes] of Object.entries(captured)) {
+      const file = `${name}${suffix}.bin.gz`;
+      const packed = gzipSync(bytes, { level: 9 });
+      writeFileSync(join(FOLDER, file), packed);
+      provenance[file] = {
+        qemu: `${qemu.major}.${qemu.minor}.${qemu.micro}`,
+        package: distribution,
+        command: ['qemu-system-x86_64', ...args].join(' ').replaceAll(folder, '$DIR'),
+        capabilities: scenario.capabilities ?? [],
+        bytes: bytes.length,
+        sha256: createHash('sha256').update(bytes).digest('hex'),
+      };
+      console.log(`${file}: ${bytes.length} bytes, packed ${packed.length}`);
+    }
+  } catch (error) {
+    process.exitCode = 1;
+    console.log(`${name}: ${error.message} ${vm.errors}`);
+  } finally {
+    await vm.quit();
+    rmSync(folder, { recursive: true, force: true });
+  }
+}

@@ -1,6 +1,7 @@
 /** MigrationInfo of qapi/migration.json, as far as vmferry fills it. Times in ms, sizes in bytes. */
 import type { MigrationStatus } from '../migration/index.ts';
-import { arrayOf, enumOf, int, number, optional, required, str, struct, union } from './schema.ts';
+import { arrayOf, enumOf, int, number, optional, required, str, struct } from './schema.ts';
+import { SOCKET_ADDRESS } from './socket-address.ts';
 
 export const MIGRATION_STATUS = enumOf('MigrationStatus', [
   'none',
@@ -42,11 +43,6 @@ const XBZRLE_STATS = struct('XBZRLECacheStats', {
   'cache-miss-rate': required(number, 'Share of the pages of the last round that were not in the cache.'),
   'encoding-rate': required(number, 'How many times smaller the differences are than the pages.'),
   overflow: required(int, 'Pages whose difference would have been larger than they are.'),
-});
-
-const SOCKET_ADDRESS = union('SocketAddress', 'type', {
-  inet: struct('InetSocketAddress', { host: required(str, 'Host.'), port: required(str, 'Port, as text.') }),
-  unix: struct('UnixSocketAddress', { path: required(str, 'Path of the socket.') }),
 });
 
 export const MIGRATION_INFO = struct('MigrationInfo', {

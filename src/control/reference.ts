@@ -6,7 +6,7 @@ import type { Member, ObjectNode, SchemaNode } from './schema.ts';
 export function renderQmpReference(): string {
   const types = new Map<string, SchemaNode>();
   const commands = COMMANDS.map(({ name, doc, arguments: args, returns }) =>
-    section(name, doc, [...table('argument', args, types), ...returnLine(returns, types)]),
+    [section(name, doc, table('argument', args, types)), ...returnLine(returns, types)].join('\n\n'),
   );
   const events = Object.entries(EVENTS).map(([name, { doc, data }]) =>
     section(name, doc, data === undefined ? [] : table('data', data, types)),
@@ -59,7 +59,7 @@ function row(
 
 function returnLine(returns: SchemaNode, types: Map<string, SchemaNode>): string[] {
   const name = typeName(returns, types);
-  return name === 'empty' ? [] : ['', `Returns \`${name}\`.`];
+  return name === 'empty' ? [] : [`Returns \`${name}\`.`];
 }
 
 /** How a type is called in the docs; notes it for the chapter of types. */

@@ -88,8 +88,11 @@ export interface Host {
   cont(): Promise<void>;
   /** Starts an outgoing migration and returns once it is under way (QMP migrate). */
   migrate(uri: string): Promise<void>;
-  /** QMP migrate-incoming: the process must be waiting (`-incoming defer`). */
-  migrateIncoming(uri: string): Promise<void>;
+  /**
+   * QMP migrate-incoming: the process must be waiting (`-incoming defer`). If the migration fails the process ends with status 1, unless
+   * `exitOnError` is false: then it lives on in state failed and query-migrate tells why.
+   */
+  migrateIncoming(uri: string, options?: { readonly exitOnError?: boolean }): Promise<void>;
   migrateCancel(): Promise<void>;
   /** QMP migrate-continue: `state` must be the state the migration waits in (pre-switchover). */
   migrateContinue(state: MigrationStatus): Promise<void>;

@@ -21,8 +21,8 @@ export interface VmHostOptions {
   readonly settings: Settings;
   /** Called by quit, after everything of the host has ended. */
   readonly quit: () => Promise<void>;
-  /** Called when an incoming migration is over, well or badly. */
-  readonly arrived?: (result: IncomingResult) => void;
+  /** Called when an incoming migration is over, well or badly; `exitOnError` as migrate-incoming had it. */
+  readonly arrived?: (result: IncomingResult, exitOnError: boolean) => void;
 }
 
 /**
@@ -110,7 +110,7 @@ export class VmHost implements Host {
     this.#track(this.#outgoing.run());
   }
 
-  async migrateIncoming(uri: string): Promise<void> {
+  async migrateIncoming(uri: string, { exitOnError = true }: { readonly exitOnError?: boolean } = {}): Promise<void> {
     const address = parseAddress(uri);
     const state = this.#machine.runState;
     if (state !== 'inmigrate') throw wrongState(state, "'-incoming' was not given: the machine is here already");
@@ -140,7 +140,7 @@ export class VmHost implements Host {
     });
     const arrival = this.#incoming.run();
     this.#track(arrival);
-    void arrival.then((result) => this.#options.arrived?.(result));
+    void arrival.then((result) => this.#options.arrived?.(result, exitOnError));
   }
 
   async migrateCancel(): Promise<void> {

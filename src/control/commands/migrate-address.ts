@@ -1,18 +1,10 @@
 /** The `channels` form of a migration address (since QEMU 8.2), turned into the URI that it means. */
 import { refuse } from '../errors.ts';
 import { arrayOf, type Described, enumOf, int, optional, required, str, struct, union } from '../schema.ts';
-
-const SOCKET = union('SocketAddress', 'type', {
-  inet: struct('InetSocketAddress', {
-    host: required(str, 'Host name or address.'),
-    port: required(str, 'Port number, as text.'),
-  }),
-  unix: struct('UnixSocketAddress', { path: required(str, 'Path of the socket.') }),
-  fd: struct('FdSocketAddress', { str: required(str, 'Number of an open descriptor.') }),
-});
+import { SOCKET_ADDRESS } from '../socket-address.ts';
 
 const ADDRESS = union('MigrationAddress', 'transport', {
-  socket: SOCKET,
+  socket: SOCKET_ADDRESS,
   exec: struct('MigrationExecCommand', { args: required(arrayOf(str), 'Command and arguments.') }),
   file: struct('FileMigrationArgs', {
     filename: required(str, 'Path of the file.'),

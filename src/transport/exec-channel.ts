@@ -40,8 +40,9 @@ function companionOf(child: ChildProcess, channel: string): Companion {
   });
   return {
     finished,
-    kill: () => {
-      if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) return;
+    kill: (pipesOpen) => {
+      const exited = child.exitCode !== null || child.signalCode !== null;
+      if (child.pid === undefined || (exited && !pipesOpen)) return;
       try {
         process.kill(-child.pid, 'SIGKILL');
       } catch {

@@ -17,7 +17,8 @@ const READ_SLOTS = 4;
 export interface Companion {
   /** Resolves when it ended well; rejects with a TransportError otherwise. */
   readonly finished: Promise<void>;
-  kill(): void;
+  /** Ends it at once, with what it started; `pipesOpen`: processes of it may live on although the first has exited. */
+  kill(pipesOpen: boolean): void;
 }
 
 export interface SocketEnds {
@@ -50,6 +51,18 @@ export class SocketRing extends ReadRing {
   }
 }
 
+/** How long a command that has closed its pipe may take to exit and so to say whether it failed, ms. */
+const VERDICT_MS = 250;
+
+/** Rejects if the command has failed. One that has not exited by then is taken to be well: it may wait for our end of the other pipe. */
+async function verdict(companion: Companion): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const patience = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, VERDICT_MS);
+  });
+  await Promise.race([companion.finished, patience]).finally(() => clearTimeout(timer));
+}
+
 export class SocketChannel implements Channel {
   readonly label: string;
   readonly readable: boolean;
@@ -76,7 +89,10 @@ export class SocketChannel implements Channel {
     this.duplex = this.readable && this.writable;
     const sockets = [...new Set([ends.input, ends.output])].filter((socket) => socket !== undefined);
     for (const socket of sockets) {
-      socket.on('error', (error) => this.#fail(error, socket === ends.input));
+      socket.on('error', (error) => {
+        // With a command behind it the failed write itself finds out why.
+        if (socket === ends.input || ends.companion === undefined) this.#fail(error, socket === ends.input);
+      });
     }
     const ended = sockets.map((socket) => new Promise<void>((resolve) => socket.once('close', () => resolve())));
     this.closed = Promise.all([...ended, ends.companion?.finished.catch(() => {})]).then(() => {});
@@ -102,8 +118,9 @@ export class SocketChannel implements Channel {
       return Promise.reject(this.#failure ?? closedHere(this.#position(), new Error('a channel only for reading')));
     return new Promise((resolve, reject) => {
       output.write(bytes, (error) => {
-        if (error) {
-          reject(this.#fail(error, false));
+        // A write that its socket's end overtook is called back without an error.
+        if (error || output.destroyed) {
+          this.#explain(error ?? output.errored ?? new Error('the socket is closed')).then(reject);
           return;
         }
         this.#bytesWritten += bytes.length;
@@ -128,9 +145,9 @@ export class SocketChannel implements Channel {
   destroy(reason?: Error): void {
     this.#failure ??= closedHere(this.#position(), reason);
     this.#ring.abort(this.#failure);
+    this.#companion?.kill(this.#input?.readableEnded === false);
     this.#input?.destroy();
     this.#output?.destroy();
-    this.#companion?.kill();
   }
 
   #startReading(): void {
@@ -141,16 +158,22 @@ export class SocketChannel implements Channel {
     }
     const companion = this.#companion;
     input.once('end', () => {
-      // A command that failed is no orderly end, whatever it wrote before.
       if (companion === undefined) this.#ring.finish();
       else
-        companion.finished.then(
+        verdict(companion).then(
           () => this.#ring.finish(),
           (error) => this.#ring.finish(asError(error)),
         );
     });
     this.#ring.onRoom = () => input.resume();
     input.resume();
+  }
+
+  /** The error of a failed write: that a command exited with status 3 says more than that its pipe broke. */
+  async #explain(error: Error): Promise<TransportError> {
+    if (this.#companion !== undefined && this.#failure === undefined)
+      await verdict(this.#companion).catch((failed) => this.#fail(asError(failed), false));
+    return this.#fail(error, false);
   }
 
   /** The first cause of a failure is the one that every later call reports. */

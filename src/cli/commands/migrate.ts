@@ -1,0 +1,65 @@
+import type { Command } from 'commander';
+import { migrate } from '../../porcelain/index.ts';
+import type { Assignments } from '../../settings/index.ts';
+import { parseAddress } from '../../transport/index.ts';
+import { examples, jsonOption, setOption, settingsOf, usage } from '../options.ts';
+import { perform } from '../perform.ts';
+
+interface MigrateFlags {
+  readonly uri?: string;
+  readonly set?: Assignments;
+  readonly json?: boolean;
+}
+
+const URI = /^(tcp|unix|fd|exec|file):/;
+
+export function addMigrate(program: Command): void {
+  const command = program
+    .command('migrate')
+    .summary('move a running machine between two processes')
+    .description(
+      'Moves a machine between any two processes, QEMU or vmferry, over their QMP sockets. Ctrl-C cancels. Whatever happens, the guest ' +
+        'runs on at most one side, and the last line says on which.',
+    )
+    .argument('<source-qmp>', 'QMP socket of the process that has the machine')
+    .argument('<destination>', 'QMP socket of a process in -incoming defer, or a migration URI')
+    .option(
+      '--uri <uri>',
+      'where the destination shall listen (default: a private unix socket); tcp:HOST:0 takes a free port',
+      validUri,
+    )
+    .addOption(setOption('migration capability or parameter; what must match is set on both sides'))
+    .addOption(jsonOption())
+    .action((source: string, destination: string, flags: MigrateFlags) => {
+      if (!URI.test(destination)) return run(source, { qmp: destination, uri: flags.uri }, flags);
+      if (flags.uri !== undefined) command.error('error: --uri is for a destination that is given by its QMP socket');
+      return run(source, { uri: usage(() => validUri(destination)) }, flags);
+    });
+  examples(command, [
+    'migrate a.sock b.sock',
+    'migrate a.sock b.sock --uri tcp:127.0.0.1:0 --set max-bandwidth=1G --set downtime-limit=100',
+    'migrate a.sock tcp:198.51.100.7:4444 --set auto-converge=on',
+    'migrate a.sock b.sock --json',
+  ]);
+}
+
+function run(
+  source: string,
+  destination: Parameters<typeof migrate>[0]['destination'],
+  flags: MigrateFlags,
+): Promise<void> {
+  return perform(flags, async ({ signal, reporter }) => ({
+    outcome: await migrate({
+      source,
+      destination,
+      settings: settingsOf(flags.set),
+      signal,
+      progress: (progress) => reporter.progress(progress),
+    }),
+  }));
+}
+
+function validUri(text: string): string {
+  usage(() => parseAddress(text));
+  return text;
+}

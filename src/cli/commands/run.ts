@@ -1,0 +1,120 @@
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import { PATTERNS, type Pattern, WORKLOAD_DEFAULTS } from '../../machine/index.ts';
+import type { Assignments } from '../../settings/index.ts';
+import { parseAddress } from '../../transport/index.ts';
+import {
+  count,
+  engineSettings,
+  examples,
+  fraction,
+  jsonOption,
+  setOption,
+  settingsOf,
+  size,
+  usage,
+  uuid,
+} from '../options.ts';
+import { perform } from '../perform.ts';
+import { runMachine } from '../run/run-machine.ts';
+
+interface RunFlags {
+  readonly qmp: string;
+  readonly machine: string;
+  readonly ram: number;
+  readonly vcpus: number;
+  readonly dirtyRate: number | 'max';
+  readonly pattern: Pattern;
+  readonly seed: number;
+  readonly fill: number;
+  readonly uuid?: Uint8Array;
+  readonly incoming?: string;
+  readonly paused?: boolean;
+  readonly set?: Assignments;
+  readonly json?: boolean;
+}
+
+export function addRun(program: Command): void {
+  const command = program
+    .command('run')
+    .summary('a process with the embedded machine')
+    .description(
+      'Runs the embedded machine: vCPUs that read and write guest memory by a program whose every effect can be verified. The process is ' +
+        'driven over QMP as a QEMU is, and ends with the QMP command quit or Ctrl-C.',
+    )
+    .requiredOption('--qmp <path>', 'unix socket for QMP')
+    .option(
+      '--machine <type>',
+      'workload, or workload-X.Y to speak as that version of QEMU',
+      machineType,
+      WORKLOAD_DEFAULTS.machineType,
+    )
+    .option('--ram <size>', 'guest memory', size, 1024 ** 3)
+    .option('--vcpus <count>', 'vCPUs, each of them a thread', count, 2)
+    .option(
+      '--dirty-rate <bytes/s>',
+      'bytes of pages the guest writes per second, or max',
+      rate,
+      WORKLOAD_DEFAULTS.dirtyRate,
+    )
+    .addOption(
+      new Option('--pattern <name>', 'which pages it writes').choices(PATTERNS).default(WORKLOAD_DEFAULTS.pattern),
+    )
+    .option('--seed <number>', 'of the program', count, WORKLOAD_DEFAULTS.seed)
+    .option(
+      '--fill <share>',
+      'share of the pages that are not zero in the beginning, 0 to 1',
+      fraction,
+      WORKLOAD_DEFAULTS.fill,
+    )
+    .option('--uuid <uuid>', 'of the machine', uuid)
+    .option(
+      '--incoming <uri>',
+      'wait for a migration at this URI, or defer: until the QMP command migrate-incoming',
+      incoming,
+    )
+    .option('--paused', 'do not start the guest; the QMP command cont does')
+    .addOption(setOption('migration capability or parameter'))
+    .addOption(jsonOption())
+    .action((flags: RunFlags) => run(flags));
+  examples(command, [
+    'run --qmp a.sock',
+    'run --qmp a.sock --ram 4G --vcpus 4 --dirty-rate 300M --pattern uniform',
+    'run --qmp b.sock --ram 4G --vcpus 4 --incoming defer',
+    'run --qmp b.sock --incoming tcp:127.0.0.1:4444 --machine workload-7.2',
+  ]);
+}
+
+function run({ qmp, machine: machineType, set, incoming: at, paused, ...flags }: RunFlags): Promise<void> {
+  const { ram, vcpus, dirtyRate, pattern, seed, fill, uuid: id } = flags;
+  return perform(flags, async ({ signal, reporter }) => ({
+    outcome: await runMachine({
+      machine: { machineType, ram, vcpus, dirtyRate, pattern, seed, fill, ...(id === undefined ? {} : { uuid: id }) },
+      settings: engineSettings(settingsOf(set)),
+      qmp,
+      incoming: at,
+      paused: paused === true,
+      signal,
+      ready: (facts) =>
+        reporter.event(
+          'ready',
+          facts,
+          `QMP at ${facts.qmp}${facts.uri === undefined ? '' : `, listening at ${facts.uri}`}`,
+        ),
+    }),
+  }));
+}
+
+function machineType(text: string): string {
+  if (text === 'workload') return WORKLOAD_DEFAULTS.machineType;
+  if (!/^workload-\d{1,2}\.\d{1,2}$/.test(text)) throw new InvalidArgumentError('workload or workload-X.Y is wanted.');
+  return text;
+}
+
+function rate(text: string): number | 'max' {
+  return text === 'max' ? text : size(text);
+}
+
+function incoming(text: string): string {
+  if (text !== 'defer') usage(() => parseAddress(text));
+  return text;
+}

@@ -1,0 +1,87 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { migrate, type Outcome, type ProgressListener } from '../../porcelain/index.ts';
+import { QmpClient } from '../../qemu/index.ts';
+import type { Assignments } from '../../settings/index.ts';
+import { RunChild } from './run-child.ts';
+
+export interface DemoOptions {
+  /** Arguments of `run` for the machine that both processes have: --ram, --vcpus, ... */
+  readonly machine: readonly string[];
+  /** Migrations, to and fro. */
+  readonly rounds: number;
+  readonly settings: Assignments;
+  readonly signal: AbortSignal;
+  readonly progress: ProgressListener;
+  /** A migration is over. */
+  readonly moved: (trip: Trip) => void;
+}
+
+/** One migration of the demo. */
+export interface Trip {
+  readonly outcome: Outcome;
+  /** Downtime as the guest saw it by its own clock, ms. */
+  readonly guestDowntimeMs?: number;
+  readonly verification?: Verification;
+}
+
+/** Reply of x-workload-verify. */
+export interface Verification {
+  readonly verified: boolean;
+  readonly 'pages-checked': number;
+  readonly 'pages-bad': number;
+  readonly 'registers-bad': number;
+  readonly details: readonly string[];
+}
+
+/** Two processes and live migrations between them, over tcp on this host; ends with the first that goes wrong. Cleans up always. */
+export async function runDemo(options: DemoOptions): Promise<Trip[]> {
+  const folder = await mkdtemp(join(tmpdir(), 'vmferry-demo-'));
+  const trips: Trip[] = [];
+  const socket = (number: number) => join(folder, `qmp-${number}.sock`);
+  const running: RunChild[] = [];
+  try {
+    let source = await RunChild.start(socket(0), options.machine, options.signal);
+    running.push(source);
+    for (let number = 1; number <= options.rounds; number++) {
+      const args = [...options.machine, '--incoming', 'defer'];
+      const destination = await RunChild.start(socket(number), args, options.signal);
+      running.push(destination);
+      const trip = await move(source, destination, options);
+      trips.push(trip);
+      options.moved(trip);
+      if (!isGood(trip)) break;
+      await source.stop();
+      source = destination;
+    }
+    return trips;
+  } finally {
+    await Promise.all(running.map((child) => child.stop()));
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+export function isGood({ outcome, verification }: Trip): boolean {
+  return outcome.status === 'completed' && verification?.verified === true;
+}
+
+async function move(source: RunChild, destination: RunChild, options: DemoOptions): Promise<Trip> {
+  const { signal, progress, settings } = options;
+  const outcome = await migrate({
+    source: source.qmp,
+    destination: { qmp: destination.qmp, uri: 'tcp:127.0.0.1:0' },
+    settings,
+    signal,
+    progress,
+  });
+  if (outcome.status !== 'completed') return { outcome };
+  const qmp = await QmpClient.connect(destination.qmp);
+  try {
+    const status = (await qmp.executeAny('x-workload-status')) as { 'last-stop': number };
+    const verification = (await qmp.executeAny('x-workload-verify', undefined, { timeoutMs: 600_000 })) as Verification;
+    return { outcome, guestDowntimeMs: status['last-stop'], verification };
+  } finally {
+    qmp.close();
+  }
+}

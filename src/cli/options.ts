@@ -1,0 +1,73 @@
+/** Options that several commands have, and the texts they take. A text that does not fit is a usage error. */
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import { asError } from '../base/index.ts';
+import { type Assignments, parseAssignments, parseSize, Settings } from '../settings/index.ts';
+import { type Address, parseAddress } from '../transport/index.ts';
+
+export const jsonOption = () => new Option('--json', 'JSON Lines on standard output: progress, then one result');
+
+/** `--set NAME=VALUE`, as often as wanted; a name set twice gets its last value. */
+export function setOption(description: string): Option {
+  const texts: string[] = [];
+  return new Option('--set <name=value>', description).argParser((text: string) => {
+    texts.push(text);
+    return usage(() => parseAssignments(texts));
+  });
+}
+
+/** What `--set` gave, over a command's own parameters. */
+export function settingsOf(set: Assignments | undefined, parameters: Assignments['parameters'] = {}): Assignments {
+  return { capabilities: set?.capabilities ?? [], parameters: { ...parameters, ...set?.parameters } };
+}
+
+/** The settings of an engine in this process. Throws SettingsError for what vmferry cannot do. */
+export function engineSettings({ capabilities, parameters }: Assignments): Settings {
+  const settings = new Settings();
+  settings.setCapabilities(capabilities);
+  settings.setParameters(parameters);
+  return settings;
+}
+
+export function uri(text: string): Address {
+  return usage(() => parseAddress(text));
+}
+
+/** Bytes: 4096, 64M, 1.5G. */
+export function size(text: string): number {
+  const bytes = parseSize(text);
+  if (bytes === undefined) throw new InvalidArgumentError('A size in bytes is wanted: 4096, 64M, 1G ...');
+  return bytes;
+}
+
+export function count(text: string): number {
+  if (!/^\d{1,15}$/.test(text)) throw new InvalidArgumentError('A whole number is wanted.');
+  return Number(text);
+}
+
+export function fraction(text: string): number {
+  const value = Number(text);
+  if (text.trim() === '' || !(value >= 0 && value <= 1))
+    throw new InvalidArgumentError('A number from 0 to 1 is wanted.');
+  return value;
+}
+
+/** 16 bytes of the usual text form. */
+export function uuid(text: string): Uint8Array {
+  if (!/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text)) {
+    throw new InvalidArgumentError('A UUID is wanted: 01234567-89ab-cdef-0123-456789abcdef.');
+  }
+  return Uint8Array.from(Buffer.from(text.replaceAll('-', ''), 'hex'));
+}
+
+export function usage<T>(parse: () => T): T {
+  try {
+    return parse();
+  } catch (thrown) {
+    throw new InvalidArgumentError(asError(thrown).message);
+  }
+}
+
+/** Each line of `lines` is a command line; a text after `#` says what it does. */
+export function examples(command: Command, lines: readonly string[]): Command {
+  return command.addHelpText('after', `\nExamples:\n${lines.map((line) => `  $ vmferry ${line}\n`).join('')}`);
+}

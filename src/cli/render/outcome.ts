@@ -1,0 +1,40 @@
+import { explain, FerryError } from '../../base/index.ts';
+import type { Outcome } from '../../porcelain/index.ts';
+import { formatBytes, formatCount, formatDuration, formatRate } from './quantity.ts';
+import { pairs } from './table.ts';
+
+/** An outcome as the members of the result line. */
+export function outcomeFacts(outcome: Outcome): object {
+  const { error, message, ...facts } = outcome;
+  return {
+    ...facts,
+    ...(error === undefined ? {} : { error: errorFacts(error) }),
+    ...(message === '' ? {} : { message }),
+  };
+}
+
+/** The code and facts of the fault, and one line for people. */
+export function errorFacts(error: Error): object {
+  return { ...(error instanceof FerryError ? error.fault : { code: 'ERROR' }), message: explain(error) };
+}
+
+export function outcomeText(outcome: Outcome): string {
+  const head = `${outcome.status}${outcome.error === undefined ? '' : `: ${explain(outcome.error)}`}\n`;
+  const tail = outcome.message === '' ? '' : `${outcome.message}\n`;
+  return head + pairs(figureRows(outcome)) + tail;
+}
+
+/** What is known of the transfer, a row each. */
+export function figureRows({ totalTimeMs, downtimeMs, ram }: Outcome): [string, string][] {
+  const rows: [string, string][] = [];
+  if (totalTimeMs !== undefined) rows.push(['total time', formatDuration(totalTimeMs)]);
+  if (downtimeMs !== undefined) rows.push(['downtime', formatDuration(downtimeMs)]);
+  if (ram?.['dirty-sync-count'] !== undefined) rows.push(['rounds', formatCount(ram['dirty-sync-count'])]);
+  if (ram?.transferred !== undefined) rows.push(['transferred', formatBytes(ram.transferred)]);
+  if (ram?.normal !== undefined) rows.push(['normal pages', formatCount(ram.normal)]);
+  if (ram?.duplicate !== undefined) rows.push(['zero pages', formatCount(ram.duplicate)]);
+  if (ram?.transferred !== undefined && totalTimeMs !== undefined && totalTimeMs > 0) {
+    rows.push(['throughput', formatRate((ram.transferred * 1000) / totalTimeMs)]);
+  }
+  return rows;
+}

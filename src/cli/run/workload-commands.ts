@@ -1,0 +1,114 @@
+/** QMP commands that the embedded machine has beyond QEMU's: what its guest does and sees, and the proof that its state is right. */
+import {
+  arrayOf,
+  bool,
+  type Command,
+  type CommandContext,
+  defineCommand,
+  empty,
+  int,
+  number,
+  refuse,
+  required,
+  str,
+  struct,
+} from '../../control/index.ts';
+import type { Verdict, WorkloadMachine } from '../../machine/index.ts';
+
+export function workloadCommands(machine: WorkloadMachine): Command[] {
+  return [statusCommand(machine), verifyCommand(machine)];
+}
+
+const STATUS = struct('XWorkloadStatus', {
+  vcpus: required(int, 'Number of vCPUs.'),
+  pattern: required(str, 'How the guest picks its pages.'),
+  operations: required(int, 'Operations done by all vCPUs; each has written one page.'),
+  'dirty-rate': required(
+    int,
+    'Bytes of pages written per second since the last x-workload-status, or since the start.',
+  ),
+  'last-stop': required(
+    number,
+    'Downtime as the guest saw it: how long it could not run over its last stop, ms. 0 = not known.',
+  ),
+  'longest-gap': required(number, 'The longest time any vCPU ever could not run though it wanted to, ms.'),
+  gaps: required(int, 'Number of such times longer than 10 ms, of all vCPUs.'),
+});
+
+function statusCommand(machine: WorkloadMachine): Command {
+  let last = { operations: machine.statistics.operations, atMs: performance.now() };
+  return defineCommand({
+    name: 'x-workload-status',
+    doc: 'What the guest of the embedded machine does, and how its own clock saw the last migration.',
+    arguments: empty,
+    returns: STATUS,
+    run: () => {
+      const { operations, lastStopMs, longestGapMs, gaps } = machine.statistics;
+      const now = performance.now();
+      // An arrival brings the source's count along: what was done elsewhere is no rate of ours.
+      const done = Math.max(operations - last.operations, 0) * machine.targetPageSize;
+      const dirtyRate = Math.round((done * 1000) / Math.max(now - last.atMs, 1));
+      last = { operations, atMs: now };
+      return {
+        vcpus: machine.vcpuCount,
+        pattern: machine.program.pattern,
+        operations,
+        'dirty-rate': dirtyRate,
+        'last-stop': lastStopMs,
+        'longest-gap': longestGapMs,
+        gaps,
+      };
+    },
+  });
+}
+
+const VERDICT = struct('XWorkloadVerdict', {
+  verified: required(bool, 'Every page and register is what the program leaves there.'),
+  'pages-checked': required(int, 'Pages compared.'),
+  'pages-bad': required(int, 'Pages that differ.'),
+  'registers-bad': required(int, 'vCPUs whose registers do not follow from what they did.'),
+  details: required(arrayOf(str), 'The first differences, one sentence each.'),
+});
+
+function verifyCommand(machine: WorkloadMachine): Command {
+  return defineCommand({
+    name: 'x-workload-verify',
+    doc:
+      'Recomputes every page and register of the embedded machine from its program and compares. A guest that runs is stopped for it ' +
+      'and set running again. Not during a migration.',
+    arguments: empty,
+    returns: VERDICT,
+    run: async ({ host }: CommandContext) => {
+      const status = host.queryMigrate().status ?? 'none';
+      if (!['none', 'completed', 'failed', 'cancelled'].includes(status)) {
+        throw refuse('GenericError', `The machine cannot be verified while it migrates (${status})`);
+      }
+      const { running } = host.status();
+      await host.stop();
+      try {
+        return rendered(await machine.verify());
+      } finally {
+        if (running) await host.cont();
+      }
+    },
+  });
+}
+
+function rendered({ pagesChecked, pagesBad, bad, registersBad }: Verdict) {
+  return {
+    verified: pagesBad === 0 && registersBad.length === 0,
+    'pages-checked': pagesChecked,
+    'pages-bad': pagesBad,
+    'registers-bad': registersBad.length,
+    details: [
+      ...bad.map(
+        ({ block, page, offset, expected, found }) =>
+          `${block}, page ${page}, byte ${offset}: ${expected} expected, ${found} found`,
+      ),
+      ...registersBad.map(
+        ({ vcpu, operations, expected, found }) =>
+          `vCPU ${vcpu} after ${operations} operations: accumulator ${expected} expected, ${found} found`,
+      ),
+    ],
+  };
+}

@@ -1,0 +1,51 @@
+import { setTimeout as pause } from 'node:timers/promises';
+import { asError } from '../base/index.ts';
+import { ENDED, type QmpMigrationInfo } from '../qemu/index.ts';
+import { PorcelainError, type PorcelainFault } from './errors.ts';
+import { type ProgressListener, progressOf } from './outcome.ts';
+import type { Peer } from './peer.ts';
+
+/** How often query-migrate is asked, ms. */
+const POLL_MS = 100;
+
+export interface DriveOptions {
+  readonly uri: string;
+  /** Aborting it cancels the migration; the end is waited for all the same. */
+  readonly signal?: AbortSignal | undefined;
+  readonly progress?: ProgressListener | undefined;
+}
+
+/**
+ * Has a process send its machine to `uri`, and returns query-migrate's reply once that is over, well or badly. Throws what QMP throws:
+ * the command was refused, the process went away. Waits as long as the migration takes: its owner is the peer, its end by `signal`.
+ */
+export async function driveSource(source: Peer, { uri, signal, progress }: DriveOptions): Promise<QmpMigrationInfo> {
+  signal?.throwIfAborted();
+  await source.execute('migrate', { uri });
+  let cancelled = false;
+  for (;;) {
+    const info = await source.execute('query-migrate');
+    progress?.(progressOf(info));
+    if (info.status !== undefined && ENDED.has(info.status)) return info;
+    if (signal?.aborted === true && !cancelled) {
+      cancelled = true;
+      // Refused means too late: the guest has been handed over. The state that comes next says how it ended.
+      await source.execute('migrate_cancel').catch(() => {});
+    }
+    await pause(POLL_MS, undefined, cancelled ? {} : { signal }).catch(() => {});
+  }
+}
+
+/** The error of a migration that ended otherwise than completed, in the peer's words. */
+export function endedBadly(peer: Peer, info: QmpMigrationInfo): PorcelainError {
+  const status = info.status ?? 'none';
+  const desc = info['error-desc'] ?? '';
+  const fault: PorcelainFault = { code: 'PEER_MIGRATION', peer: peer.path, status, desc };
+  return new PorcelainError(fault, `${peer.path}: the migration ${status}${desc && `: ${desc}`}`);
+}
+
+/** Why the source's part did not end well, or undefined if it did. */
+export function failureOf(source: Peer, driven: PromiseSettledResult<QmpMigrationInfo>): Error | undefined {
+  if (driven.status === 'rejected') return asError(driven.reason);
+  return driven.value.status === 'completed' ? undefined : endedBadly(source, driven.value);
+}

@@ -1,0 +1,150 @@
+/**
+ * What to do when the source says that a migration has not completed. A driver sees both ends, so it can settle what the protocol
+ * leaves open; the one rule is that the guest may run on at most one side, and that nothing is done on a guess.
+ */
+import { setTimeout as pause } from 'node:timers/promises';
+import { explain, unreachable } from '../base/index.ts';
+import { PorcelainError } from './errors.ts';
+import { figuresOf, GONE, type GuestState, type MigrationFigures, type Outcome, UNKNOWN } from './outcome.ts';
+import { hasArrived, type Peer } from './peer.ts';
+
+/** Time for a destination to finish or give up once its source has ended, ms. */
+const DECIDE_MS = 15_000;
+const POLL_MS = 100;
+
+export type Verdict =
+  /** The guest is where it was. */
+  | 'stays'
+  /** Handed over, and the destination has it: the migration did complete. */
+  | 'arrived'
+  /** Handed over, but the destination certainly does not run it: it may run on the source again. */
+  | 'take-back'
+  /** Both run: the source goes on, the destination is stopped. */
+  | 'both-run'
+  /** The source process is gone and the destination does not have the guest. */
+  | 'lost'
+  /** Nobody can tell from here. */
+  | 'open';
+
+/** States in which a source that has handed over waits for a word; from others (paused, io-error ...) it was not the migration that stopped it. */
+const HANDED_OVER: ReadonlySet<GuestState> = new Set(['finish-migrate', 'postmigrate']);
+
+/** `destination` is undefined if it cannot be asked; `inmigrate` there means that its migration has failed or not begun. Pure. */
+export function judge(source: GuestState, destination: GuestState | undefined): Verdict {
+  const arrived = destination !== undefined && hasArrived(destination);
+  if (source === 'running') return destination === 'running' ? 'both-run' : 'stays';
+  if (source === UNKNOWN) return arrived ? 'arrived' : 'open';
+  if (source === GONE)
+    return arrived ? 'arrived' : destination === undefined || destination === UNKNOWN ? 'open' : 'lost';
+  if (!HANDED_OVER.has(source)) return destination === 'running' ? 'arrived' : 'stays';
+  if (arrived) return 'arrived';
+  return destination === undefined || destination === UNKNOWN ? 'open' : 'take-back';
+}
+
+export interface Settling {
+  readonly source: Peer;
+  readonly destination: Peer | undefined;
+  /** Whether the guest ran before the migration: only then is it set running again. */
+  readonly wasRunning: boolean;
+  /** The last reply of query-migrate on the source, if there is one. */
+  readonly figures: MigrationFigures;
+  readonly error: Error;
+}
+
+export async function settle(settling: Settling): Promise<Outcome> {
+  const { source, destination, wasRunning, figures } = settling;
+  const sourceState = await source.state();
+  const destinationState = destination && (await decided(destination, sourceState === 'running'));
+  const base = {
+    ...figuresOf(figures),
+    source: sourceState,
+    ...(destinationState === undefined ? {} : { destination: destinationState }),
+  };
+  const error = await withReasonOf(destination, destinationState, settling.error);
+  const failed = { ...base, status: figures.status === 'cancelled' ? 'cancelled' : 'failed', error } as const;
+  const verdict = judge(sourceState, destinationState);
+  switch (verdict) {
+    case 'stays':
+      return { ...failed, message: whereItStays(sourceState) };
+    case 'arrived':
+      return {
+        ...base,
+        status: 'completed',
+        message: `The source did not hear of it (${explain(error)}), but the guest has arrived: it is ${destinationState} on the destination.`,
+      };
+    case 'take-back':
+      if (!wasRunning)
+        return { ...failed, message: 'The destination does not have the guest: it is still on the source, stopped.' };
+      await source.execute('cont');
+      return {
+        ...failed,
+        source: await source.state(),
+        message: 'The destination does not have the guest: it was set running on the source again.',
+      };
+    case 'both-run':
+      await destination?.execute('stop');
+      return {
+        ...failed,
+        destination: 'paused',
+        error: new PorcelainError(
+          { code: 'SIDES_DISAGREE', source: sourceState, destination: destinationState ?? UNKNOWN },
+          'the source took its guest back though the destination had started it',
+          error,
+        ),
+        message: 'The guest runs on the source; the copy on the destination was stopped at once. End that process.',
+      };
+    case 'lost':
+      return { ...failed, message: 'The source process is gone and the destination does not have the guest.' };
+    case 'open':
+      return {
+        ...failed,
+        message:
+          'The guest may run on the destination, which cannot be asked from here, so nothing was changed. If it does not run there, ' +
+          `end the destination process and let it run on the source with the QMP command 'cont' (the source is ${sourceState}).`,
+      };
+    default:
+      return unreachable(verdict);
+  }
+}
+
+export function whereItStays(state: GuestState): string {
+  if (state === 'running') return 'The guest still runs on the source.';
+  return `The guest is still on the source, ${state}.`;
+}
+
+/** The destination's state once it has finished or given up; UNKNOWN if it does neither in time. */
+async function decided(destination: Peer, sourceRuns: boolean): Promise<GuestState> {
+  const deadline = performance.now() + DECIDE_MS;
+  for (;;) {
+    const state = await destination.state();
+    if (state !== 'inmigrate') return state;
+    const status = await destination.execute('query-migrate').then(
+      (info) => info.status ?? 'none',
+      () => UNKNOWN,
+    );
+    // With a source that runs, one that still waits for its first byte has nothing to decide.
+    if (status === 'failed' || (sourceRuns && status !== 'active')) return state;
+    if (performance.now() > deadline) return UNKNOWN;
+    await pause(POLL_MS);
+  }
+}
+
+/** A destination that failed and lives on (exit-on-error off) knows why; it is then ended, as it would have done by itself. */
+async function withReasonOf(
+  destination: Peer | undefined,
+  state: GuestState | undefined,
+  error: Error,
+): Promise<Error> {
+  if (destination === undefined || state !== 'inmigrate') return error;
+  try {
+    const info = await destination.execute('query-migrate');
+    if (info.status !== 'failed') return error;
+    await destination.execute('quit').catch(() => {});
+    const desc = info['error-desc'];
+    if (desc === undefined) return error;
+    const fault = { code: 'PEER_MIGRATION', peer: destination.path, status: 'failed', desc } as const;
+    return new PorcelainError(fault, `${destination.path}: ${desc}`, error);
+  } catch {
+    return error;
+  }
+}

@@ -23,6 +23,14 @@ export class RamSections {
   #regionEnd = 0;
   #decoder: RamDecoder | undefined;
 
+  get blocks(): readonly StreamRamBlock[] {
+    return this.#blocks;
+  }
+
+  get totalBytes(): number {
+    return this.#totalBytes;
+  }
+
   get pages() {
     return this.#decoder === undefined ? noPages() : { ...this.#decoder.counts };
   }
@@ -40,6 +48,11 @@ export class RamSections {
   /** From POSTCOPY_LISTEN on. */
   beginPostcopy(): void {
     if (this.#decoder !== undefined) this.#decoder.rules.xbzrle = false;
+  }
+
+  /** The channel is a new one: CONTINUE has nothing to refer to. */
+  forgetBlock(): void {
+    this.#decoder?.forgetBlock();
   }
 
   /** `sectionAt`: stream offset of the section. */

@@ -24,7 +24,7 @@ import { decodeCommand } from './command.ts';
 import { CommandOrder } from './command-order.ts';
 import { decodeConfiguration } from './configuration.ts';
 import { decodeDescription } from './description.ts';
-import type { Configuration, SectionHeader, StreamEvent } from './events.ts';
+import type { Configuration, SectionHeader, StreamEvent, StreamRamBlock } from './events.ts';
 import { decodeHeader } from './header.ts';
 import {
   decodeSectionBegin,
@@ -66,7 +66,7 @@ interface OpenBody {
 type Step = 'header' | 'configuration' | 'element' | 'ram' | 'ram-footer' | 'body' | 'description' | 'over' | 'failed';
 
 export class StreamParser {
-  readonly #reader: Reader;
+  #reader: Reader;
   readonly #options: StreamParserOptions;
   readonly #sections = new SectionTable();
   readonly #order = new CommandOrder();
@@ -99,6 +99,15 @@ export class StreamParser {
     return this.#ram?.skipTo;
   }
 
+  /** The block list of ram as far as it has been read, and the total it announces, bytes: for who explains a stream that ends in it. */
+  get ramBlocks(): readonly StreamRamBlock[] {
+    return this.#ram?.blocks ?? [];
+  }
+
+  get ramBytes(): number {
+    return this.#ram?.totalBytes ?? 0;
+  }
+
   /** Where the parser is, for messages: `section ram`, `package / section timer`, `description`. */
   get path(): string {
     return joinPath(this.#packageEnd === undefined ? '' : 'package', this.#stepPath());
@@ -116,6 +125,18 @@ export class StreamParser {
    */
   assumeSilent(): void {
     this.#silent = true;
+  }
+
+  /**
+   * Postcopy recovery: goes on with a new main channel. It starts without header and configuration; what was cut off on the old one is
+   * sent again from the start of its record. Sections and blocks are still known, the block that CONTINUE refers to is not.
+   */
+  resume(reader: Reader): void {
+    this.#order.pause();
+    this.#ram?.forgetBlock();
+    this.#reader = reader;
+    this.#body = undefined;
+    this.#step = 'element';
   }
 
   /** The next event; undefined: more bytes are needed, or `finished`. Throws WireError and what the sink throws. */

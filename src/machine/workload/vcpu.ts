@@ -100,8 +100,10 @@ export class Vcpu {
     const now = this.#clock();
     const quietSince = this.#registers[Register.QUIET_SINCE]!;
     if (quietSince > 0) {
-      this.#registers[Register.LAST_STOP_GAP] = now - quietSince;
-      this.#noteGap(now - quietSince);
+      // Never negative: the clocks of two threads differ by microseconds, and the time may have come over the wire.
+      const gapNs = Math.max(0, now - quietSince);
+      this.#registers[Register.LAST_STOP_GAP] = gapNs;
+      this.#noteGap(gapNs);
     }
     this.#readyAt = now;
     this.#creditedAt = now;

@@ -5,10 +5,8 @@ import { type Control, END, LOG, nextRequest, obeys, RUN, Word } from './control
 import { type WorkloadFault, workloadError } from './errors.ts';
 import type { SharedMachine, VcpuStart } from './messages.ts';
 
-/** A vCPU obeys within a turn, some 50 us, if the host gives it a processor at all. */
-const OBEY_DEADLINE_MS = 10_000;
-/** Starting includes writing the initial memory: time for that, at 50 MB/s in the worst case. */
-const START_DEADLINE_MS = 30_000;
+/** Starting includes writing the initial memory, which gets time for this rate on top. */
+const DEADLINES = { startMs: 30_000, obeyMs: 10_000 };
 const FILL_BYTES_PER_MS_MIN = 50_000;
 
 interface Waiter {
@@ -22,12 +20,15 @@ export class Vcpus {
   readonly #threads: Worker[] = [];
   readonly #waiters = new Set<Waiter>();
   readonly #died: (error: FerryError<WorkloadFault>) => void;
+  /** A vCPU obeys within a turn, some 50 us, if the host gives it a processor at all. */
+  readonly #obeyDeadlineMs: number;
   #death: FerryError<WorkloadFault> | undefined;
   #ending = false;
 
-  private constructor(control: Control, died: (error: FerryError<WorkloadFault>) => void) {
+  private constructor(control: Control, died: (error: FerryError<WorkloadFault>) => void, obeyDeadlineMs: number) {
     this.#control = control;
     this.#died = died;
+    this.#obeyDeadlineMs = obeyDeadlineMs;
   }
 
   /**
@@ -39,9 +40,10 @@ export class Vcpus {
     control: Control,
     fill: boolean,
     died: (error: FerryError<WorkloadFault>) => void,
+    deadlines = DEADLINES,
   ): Promise<Vcpus> {
-    const vcpus = new Vcpus(control, died);
-    const deadlineMs = START_DEADLINE_MS + (fill ? machine.ramBytes / FILL_BYTES_PER_MS_MIN : 0);
+    const vcpus = new Vcpus(control, died, deadlines.obeyMs);
+    const deadlineMs = deadlines.startMs + (fill ? machine.ramBytes / FILL_BYTES_PER_MS_MIN : 0);
     for (let vcpu = 0; vcpu < machine.vcpuCount; vcpu++) vcpus.#spawn({ machine, vcpu, fill });
     try {
       await vcpus.#request(0, deadlineMs);
@@ -77,12 +79,12 @@ export class Vcpus {
 
   /** Resolves when no vCPU touches memory any more. */
   park(): Promise<void> {
-    return this.#request(this.#current & ~RUN, OBEY_DEADLINE_MS);
+    return this.#request(this.#current & ~RUN, this.#obeyDeadlineMs);
   }
 
   /** Resolves when every store of every vCPU is logged (`on`), or none. */
   log(on: boolean): Promise<void> {
-    return this.#request(on ? this.#current | LOG : this.#current & ~LOG, OBEY_DEADLINE_MS);
+    return this.#request(on ? this.#current | LOG : this.#current & ~LOG, this.#obeyDeadlineMs);
   }
 
   throttle(percentage: number): void {

@@ -166,6 +166,7 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
   async saveDevices(): Promise<SavedDevices> {
     const { control } = this.#stopped('save');
     const { seed, pattern, fillPpm, dirtyRate } = this.#program;
+    const clockId = hostClockId();
     return saveDevices(
       {
         config: {
@@ -179,7 +180,7 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
         timer: {
           cpu_ticks_offset: 0n,
           cpu_clock_offset: BigInt(Math.round(this.#clockNs)),
-          hostClock: { clock_id: hostClockId() },
+          hostClock: clockId && { clock_id: clockId },
         },
         cpus: Array.from({ length: this.vcpuCount }, (_, vcpu) => saveCpu(control, vcpu)),
         console: this.#console.save(),
@@ -225,8 +226,9 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
     const hardware = this.#powered('commit');
     this.#program = programOfConfig(config);
     hardware.loadProgram(this.#program);
-    const clockId = timer.hostClock?.clock_id;
-    const sameClock = clockId !== undefined && Buffer.compare(clockId, hostClockId()) === 0;
+    const theirs = timer.hostClock?.clock_id;
+    const ours = hostClockId();
+    const sameClock = theirs !== undefined && ours !== undefined && Buffer.compare(theirs, ours) === 0;
     for (const [vcpu, state] of cpus.entries()) loadCpu(hardware.control, vcpu, state, sameClock);
     this.#clockNs = Number(timer.cpu_clock_offset);
     this.#console.load(console);

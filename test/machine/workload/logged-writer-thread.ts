@@ -1,0 +1,36 @@
+/** A test double of a vCPU: writes pages in turn and marks them dirty after the store, or before it as it must not be. */
+import { workerData } from 'node:worker_threads';
+import { markDirty } from '../../../src/machine/workload/dirty-log.ts';
+
+export interface LoggedWriterStart {
+  readonly order: 'store-first' | 'mark-first';
+  readonly memory: SharedArrayBuffer;
+  readonly log: SharedArrayBuffer;
+  /** [0]: 1 = stop; [1]: writes done. */
+  readonly control: SharedArrayBuffer;
+}
+
+const start = workerData as LoggedWriterStart;
+const words = new Int32Array(start.memory);
+const log = new Int32Array(start.log);
+const control = new Int32Array(start.control);
+const pageCount = start.memory.byteLength / 4096;
+
+/** Long enough that a harvest often falls between mark and store. */
+function dawdle(): void {
+  for (let i = 0; i < 2000; i++) Atomics.load(control, 0);
+}
+
+for (let write = 0; Atomics.load(control, 0) === 0; write++) {
+  const page = write % pageCount;
+  if (start.order === 'mark-first') {
+    markDirty(log, page);
+    dawdle();
+  }
+  words[page * 1024]!++;
+  if (start.order === 'store-first') {
+    dawdle();
+    markDirty(log, page);
+  }
+  Atomics.add(control, 1, 1);
+}

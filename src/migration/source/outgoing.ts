@@ -153,14 +153,15 @@ export class OutgoingMigration {
       : undefined;
     const stream = new StreamWriter(this.#machine, output, compatProfile(this.#machine.machineType));
     const saved = await this.#setup(stream, output, returnPath !== undefined);
+    let confirmation: { readonly shut: Promise<void> } | undefined;
     try {
       await this.#iterate(stream, output, saved);
-      await this.#switchover(stream, output, saved, returnPath);
+      confirmation = await this.#switchover(stream, output, saved, returnPath);
     } finally {
       await this.#machine.dirtyLog?.stop();
       this.#machine.throttle(0);
     }
-    await this.#handOver(output, returnPath);
+    await this.#handOver(output, confirmation?.shut);
   }
 
   async #setup(stream: StreamWriter, output: ChannelOutput, returnPath: boolean): Promise<RamSaver> {
@@ -248,13 +249,13 @@ export class OutgoingMigration {
     this.#machine.throttle(percentage);
   }
 
-  /** Stops the guest and sends all that is left, up to and not including the commit point. */
+  /** Stops the guest, sends all that is left, passes the commit point. With a return path: what will confirm the guest. */
   async #switchover(
     stream: StreamWriter,
     output: ChannelOutput,
     saved: RamSaver,
     returnPath: ReturnPathReader | undefined,
-  ): Promise<void> {
+  ): Promise<{ readonly shut: Promise<void> } | undefined> {
     this.#stoppedFrom = this.#machine.runState;
     this.#statistics.stopMs = nowMs();
     await this.#machine.stop('finish-migrate');
@@ -283,27 +284,20 @@ export class OutgoingMigration {
     this.#check();
     this.#statistics.progress(output.offset);
     this.#committed = true;
+    const shut = returnPath?.shut();
+    shut?.catch(() => {});
     await stream.finish();
     await output.drained();
+    return shut && { shut };
   }
 
   /** Everything is out: waits for the destination to say that it has the guest. */
-  async #handOver(output: ChannelOutput, returnPath: ReturnPathReader | undefined): Promise<void> {
-    const channel = this.#channel!;
-    if (returnPath !== undefined) {
-      const value = await this.#wait(returnPath.shut(), SHUT_DEADLINE_MS, 'the destination to confirm the guest');
-      if (value !== 0) {
-        throw new MigrationError(
-          { code: 'MIGRATION_PEER_FAILED', value },
-          `${channel.label}: the destination could not take the guest over (SHUT ${value})`,
-        );
-      }
-    }
+  async #handOver(output: ChannelOutput, shut: Promise<void> | undefined): Promise<void> {
+    if (shut !== undefined) await this.#wait(shut, SHUT_DEADLINE_MS, 'the destination to confirm the guest');
     this.#statistics.progress(output.offset);
-    await this.#wait(channel.end(), SHUT_DEADLINE_MS, 'the channel to take the last bytes').catch((error: unknown) => {
-      // With SHUT 0 in hand the guest is safe; a file or a command, though, must end well.
-      if (returnPath === undefined) throw error;
-    });
+    const ended = this.#wait(this.#channel!.end(), SHUT_DEADLINE_MS, 'the channel to take the last bytes');
+    // With SHUT 0 in hand the guest is safe; a file or a command, though, must end well.
+    await (shut === undefined ? ended : ended.catch(() => {}));
   }
 
   async #pause(): Promise<void> {

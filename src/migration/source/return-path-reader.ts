@@ -12,10 +12,11 @@ export class ReturnPathReader {
   readonly #pongs = new Map<number, () => void>();
   readonly #ended: Promise<never>;
   #reject: (error: Error) => void = () => {};
-  readonly #shut: Promise<number>;
-  #resolveShut: (value: number) => void = () => {};
+  readonly #shut: Promise<void>;
+  #resolveShut: () => void = () => {};
   readonly #onError: (error: Error) => void;
   #shutSeen = false;
+  #shutExpected = false;
 
   /** `onError`: called once when the path breaks before SHUT; the conductor then stops writing at once. */
   constructor(channel: Channel, onError: (error: Error) => void) {
@@ -37,8 +38,9 @@ export class ReturnPathReader {
     return Promise.race([seen, this.#ended]);
   }
 
-  /** The value of SHUT; rejects when the path ends without it. */
-  shut(): Promise<number> {
+  /** Resolves with SHUT 0, which is legal from this call on; rejects when the path ends in any other way. */
+  shut(): Promise<void> {
+    this.#shutExpected = true;
     return Promise.race([this.#shut, this.#ended]);
   }
 
@@ -74,16 +76,7 @@ export class ReturnPathReader {
         this.#pongs.get(message.value)?.();
         return;
       case 'SHUT':
-        this.#shutSeen = true;
-        this.#resolveShut(message.value);
-        if (message.value !== 0) {
-          this.#onError(
-            new MigrationError(
-              { code: 'MIGRATION_PEER_FAILED', value: message.value },
-              `${this.#channel.label}: the destination reports that the migration failed there (SHUT ${message.value})`,
-            ),
-          );
-        }
+        this.#takeShut(message.value);
         return;
       case 'SWITCHOVER_ACK':
         // Nobody asked for one; QEMU ignores a single surplus one too (qemu-wire 7.1).
@@ -99,5 +92,19 @@ export class ReturnPathReader {
       default:
         unreachable(message);
     }
+  }
+
+  #takeShut(value: number): void {
+    if (value === 0 && this.#shutExpected) {
+      this.#shutSeen = true;
+      return this.#resolveShut();
+    }
+    // SHUT 0 before everything is sent would confirm a guest that cannot be there yet (qemu-wire fact 7).
+    throw new MigrationError(
+      { code: 'MIGRATION_PEER_FAILED', value },
+      value === 0
+        ? `${this.#channel.label}: the destination says that it is done (SHUT 0) before everything was sent`
+        : `${this.#channel.label}: the destination reports that the migration failed there (SHUT ${value})`,
+    );
   }
 }

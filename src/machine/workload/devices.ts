@@ -25,6 +25,9 @@ import type { DeviceSection, SavedDevices } from '../machine.ts';
 import { CONSOLE_BYTES } from './console.ts';
 import { PAGE_SIZE } from './layout.ts';
 
+/** `dirty_rate` of a program that runs as fast as it can. */
+export const UNLIMITED_RATE = 0xffff_ffff_ffff_ffffn;
+
 /** What the vCPUs compute and on how much memory. The destination takes the program over, but not sizes: those it must have. */
 export const workloadConfig = vmstate({
   name: 'workload-config',

@@ -8,12 +8,16 @@ import {
   type DeviceStates,
   type TimerState,
   timer,
+  UNLIMITED_RATE,
   type WorkloadConfig,
   workloadConfig,
   workloadConsole,
 } from './devices.ts';
 import { workloadError } from './errors.ts';
 import { PATTERNS, type Pattern } from './program.ts';
+
+/** Leaves 14 years at ten million a second before the counter, a double, stops counting at 2^53. */
+const OPERATIONS_MAX = 2n ** 52n;
 
 /** Run states a stream may bring: `running` starts the guest, the others are taken over. */
 const RUN_STATES = ['running', 'paused', 'prelaunch', 'postmigrate', 'shutdown'] as const;
@@ -102,10 +106,13 @@ export class IncomingDevices {
 
   #checkedConfig(section: SectionHeader, state: WorkloadConfig): CheckedConfig {
     const { ramBytes, vcpuCount } = this.#own;
-    sameSize('ram_size', 'bytes of RAM', ramBytes, Number(state.ram_size));
-    sameSize('vcpus', 'vCPUs', vcpuCount, state.vcpus);
+    sameSize('ram_size', 'bytes of RAM', BigInt(ramBytes), state.ram_size);
+    sameSize('vcpus', 'vCPUs', BigInt(vcpuCount), BigInt(state.vcpus));
     const pattern = PATTERNS.find((known) => known === state.pattern) ?? impossible(section, 'pattern', state.pattern);
     if (state.fill_ppm > 1e6) impossible(section, 'fill_ppm', String(state.fill_ppm));
+    if (state.dirty_rate > BigInt(Number.MAX_SAFE_INTEGER) && state.dirty_rate !== UNLIMITED_RATE) {
+      impossible(section, 'dirty_rate', String(state.dirty_rate));
+    }
     return { ...state, pattern };
   }
 }
@@ -117,7 +124,7 @@ function descriptionOf(section: SectionHeader, vcpuCount: number) {
   return [workloadConfig, timer, workloadConsole, globalState].find(({ name }) => name === section.idstr);
 }
 
-function sameSize(field: string, what: string, own: number, found: number): void {
+function sameSize(field: string, what: string, own: bigint, found: bigint): void {
   if (own === found) return;
   throw workloadError(
     { code: 'WORKLOAD_CONFIGURATION', field, own: String(own), found: String(found) },
@@ -134,8 +141,8 @@ function impossible(section: SectionHeader, field: string, found: string): never
 }
 
 function checkedCpu(section: SectionHeader, state: CpuState): CpuState {
-  const numbers = { operations: state.operations, ...state.gaps };
-  for (const [field, value] of Object.entries(numbers)) {
+  if (state.operations > OPERATIONS_MAX) impossible(section, 'operations', String(state.operations));
+  for (const [field, value] of Object.entries(state.gaps)) {
     if (value > BigInt(Number.MAX_SAFE_INTEGER)) impossible(section, field, String(value));
   }
   return state;

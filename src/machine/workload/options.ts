@@ -50,7 +50,7 @@ export function checkOptions(options: WorkloadOptions): CheckedOptions {
     ram % PAGE_SIZE === 0, `1 MiB to 1 TiB in whole pages of ${PAGE_SIZE} bytes`);
   require('vcpus', Number.isInteger(vcpus) && vcpus >= 1 && vcpus <= VCPUS_MAX, `1 to ${VCPUS_MAX}`);
   require('dirtyRate', dirtyRate === 'max' ||
-    (dirtyRate >= 0 && Number.isFinite(dirtyRate)), '0 or more bytes a second, or max');
+    (Number.isSafeInteger(dirtyRate) && dirtyRate >= 0), 'a whole number of bytes a second, or max');
   require('pattern', PATTERNS.includes(pattern), `one of ${PATTERNS.join(', ')}`);
   require('seed', seed >>> 0 === seed, '0 to 4294967295');
   require('fill', fill >= 0 && fill <= 1, '0 to 1');

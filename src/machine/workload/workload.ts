@@ -20,7 +20,7 @@ import type {
   SourceMachine,
 } from '../machine.ts';
 import { Console } from './console.ts';
-import { saveDevices } from './devices.ts';
+import { saveDevices, UNLIMITED_RATE } from './devices.ts';
 import { type WorkloadFault, workloadError } from './errors.ts';
 import { fingerprintOf } from './fingerprint.ts';
 import { Hardware, type PacedProgram } from './hardware.ts';
@@ -44,8 +44,6 @@ const ARCS: Arcs<RunState> = {
   shutdown: ['paused', 'finish-migrate', 'postmigrate', 'inmigrate', 'internal-error'],
   'internal-error': ['shutdown'],
 };
-
-const UNLIMITED_RATE = 0xffff_ffff_ffff_ffffn;
 
 /** Makes a machine: in prelaunch with its memory filled, or (`incoming`) in inmigrate without memory. Throws WorkloadFault. */
 export async function createWorkload(options: WorkloadOptions): Promise<WorkloadMachine> {
@@ -75,8 +73,8 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
   #incoming: IncomingDevices | undefined;
   /** What the stream says the guest shall do; set by commit. */
   #incomingRunState: IncomingRunState | undefined;
-  /** Run state that a migration interrupted by finish-migrate: what the destination shall go on with. */
-  #interrupted: RunState = 'prelaunch';
+  /** Run state that finish-migrate interrupted, until the machine goes on here: what the destination shall go on with. */
+  #interrupted: RunState | undefined;
   /** ns the machine has run, without the current run; and when that began. */
   #clockNs = 0;
   #runningSince: number | undefined;
@@ -131,7 +129,7 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
     return this.#powered('window').memory.window(block, page);
   }
 
-  /** Throws WORKLOAD_VCPU_SILENT (the machine then runs on), WORKLOAD_VCPU_DIED. */
+  /** A migration that completes keeps its state whoever else stops the machine. Throws WORKLOAD_VCPU_SILENT (it then runs on), WORKLOAD_VCPU_DIED. */
   async stop(state: RunState): Promise<void> {
     if (this.runState === 'running') {
       const { vcpus } = this.#powered('stop');
@@ -143,7 +141,7 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
       }
       this.#stopClock();
     }
-    this.#move(state, 'stop');
+    if (this.runState !== 'finish-migrate') this.#move(state, `stop as ${state}`);
   }
 
   async resume(): Promise<void> {
@@ -175,7 +173,7 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
           seed,
           pattern,
           fill_ppm: fillPpm,
-          dirty_rate: dirtyRate === Infinity ? UNLIMITED_RATE : BigInt(Math.round(dirtyRate)),
+          dirty_rate: dirtyRate === Infinity ? UNLIMITED_RATE : BigInt(dirtyRate),
         },
         timer: {
           cpu_ticks_offset: 0n,
@@ -184,7 +182,7 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
         },
         cpus: Array.from({ length: this.vcpuCount }, (_, vcpu) => saveCpu(control, vcpu)),
         console: this.#console.save(),
-        runState: this.runState === 'finish-migrate' ? this.#interrupted : this.runState,
+        runState: this.#interrupted ?? this.runState,
       },
       this.machineType,
     );
@@ -294,6 +292,7 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
     await this.#starting;
     this.#incoming = undefined;
     this.#incomingRunState = undefined;
+    this.#failure = undefined;
     if (this.#hardware === undefined) return;
     const ended = this.#hardware.vcpus.end();
     this.#hardware = undefined;
@@ -302,11 +301,13 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
   }
 
   #lost(error: FerryError<WorkloadFault>): void {
+    // While it starts, the start fails; while it waits for the stream, the migration does. Both may be tried again.
+    if (this.#hardware === undefined) return;
     this.#failure = error;
     this.#console.writeLine(error.message);
-    this.#hardware?.vcpus.park().catch(() => {});
+    this.#hardware.vcpus.park().catch(() => {});
     this.#stopClock();
-    if (this.#state.can('internal-error')) this.#state.move('internal-error');
+    if (this.runState !== 'inmigrate') this.#state.move('internal-error');
   }
 
   #stopClock(): void {
@@ -320,6 +321,7 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
     if (from === to) return;
     if (!this.#state.can(to)) this.#refuse(operation);
     if (to === 'finish-migrate') this.#interrupted = from;
+    else if (to !== 'postmigrate') this.#interrupted = undefined;
     this.#state.move(to);
     this.#console.writeLine(`[${(this.#clockNs / 1e9).toFixed(6)}] ${from} -> ${to}`);
   }

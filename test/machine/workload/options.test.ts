@@ -14,6 +14,7 @@ test('options out of range are refused by name', async () => {
     ['vcpus', 65],
     ['vcpus', 1.5],
     ['dirtyRate', -1],
+    ['dirtyRate', 1.5],
     ['dirtyRate', Number.POSITIVE_INFINITY],
     ['pattern', 'chaotic'],
     ['seed', -1],

@@ -376,3 +376,18 @@ test('what a state does not allow is refused by name', async (t) => {
   await waiting.prepareRam(waiting.ram, { ignoreShared: false });
   await assert.rejects(waiting.resume(), refused('WORKLOAD_RUN_STATE'));
 });
+
+test('whoever stops the machine besides, a migration that completes keeps its state and what it interrupted', async (t) => {
+  const source = await machineFor(t, { ram: MIB });
+  await source.resume();
+  await Promise.all([source.stop('finish-migrate'), source.stop('paused')]);
+  assert.equal(source.runState, 'finish-migrate');
+  const runState = async () =>
+    headers(await source.saveDevices())
+      .at(-1)!
+      .body.toString('latin1', 4)
+      .split('\0')[0];
+  assert.equal(await runState(), 'running');
+  source.setRunState('paused');
+  assert.equal(await runState(), 'paused');
+});

@@ -22,7 +22,7 @@ export class TextLog {
     for (const changed of [...this.#changed]) changed();
   }
 
-  /** The first defined value that `find` makes of the whole text, now or later. Throws QMP_TIMEOUT, or the reason of the log's end. */
+  /** The first defined value that `find` makes of the whole text, now or later. Throws what `find` throws, QMP_TIMEOUT, or the reason of the log's end. */
   waitFor<T>(find: (text: string) => T | undefined, what: string, timeoutMs: number): Promise<T> {
     return new Promise((resolve, reject) => {
       const settle = (act: () => void) => {
@@ -31,10 +31,14 @@ export class TextLog {
         act();
       };
       const look = () => {
-        const value = find(this.#text);
-        const ended = this.#ended;
-        if (value !== undefined) settle(() => resolve(value));
-        else if (ended !== undefined) settle(() => reject(ended));
+        try {
+          const value = find(this.#text);
+          const ended = this.#ended;
+          if (value !== undefined) settle(() => resolve(value));
+          else if (ended !== undefined) settle(() => reject(ended));
+        } catch (thrown) {
+          settle(() => reject(thrown));
+        }
       };
       const timer = setTimeout(() => {
         const fault: QemuFault = { code: 'QMP_TIMEOUT', peer: 'console', waitingFor: what, timeoutMs };

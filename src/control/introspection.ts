@@ -10,6 +10,7 @@ import {
   BUILTINS,
   type Described,
   empty,
+  enumOf,
   type Member,
   type ObjectNode,
   optional,
@@ -19,6 +20,11 @@ import {
   struct,
   union,
 } from './schema.ts';
+
+const JSON_TYPE = enumOf(
+  'JSONType',
+  Object.values(BUILTINS).map(({ jsonType }) => jsonType),
+);
 
 const VARIANT = struct('SchemaInfoObjectVariant', {
   case: required(str, 'Value of the tag.'),
@@ -37,7 +43,7 @@ export const SCHEMA_INFO = union(
   'SchemaInfo',
   'meta-type',
   {
-    builtin: struct('SchemaInfoBuiltin', { 'json-type': required(str, 'The JSON type.') }),
+    builtin: struct('SchemaInfoBuiltin', { 'json-type': required(JSON_TYPE, 'The JSON type.') }),
     enum: struct('SchemaInfoEnum', {
       members: required(arrayOf(struct('SchemaInfoEnumMember', { name: required(str, 'A value.') })), 'The values.'),
       values: required(arrayOf(str), 'The values, in the form of older versions.'),

@@ -94,14 +94,14 @@ export class Session {
   #read(frame: Frame): Record<string, unknown> {
     switch (frame.kind) {
       case 'stray':
-        throw refuse('GenericError', `JSON parse error, stray byte 0x${frame.byte.toString(16).padStart(2, '0')}`);
+        throw refuse('GenericError', `JSON parse error: stray byte 0x${frame.byte.toString(16).padStart(2, '0')}`);
       case 'overflow':
         this.#ending = true;
-        throw refuse('GenericError', `JSON parse error, the message is ${frame.reason}; the connection ends here`);
+        throw refuse('GenericError', `JSON parse error: the message is ${frame.reason}; the connection ends here`);
       case 'text': {
         const read = readJson(frame.text);
-        if ('problem' in read) throw refuse('GenericError', `JSON parse error, ${read.problem}`);
-        if (!isRecord(read.value)) throw refuse('GenericError', 'QMP input must be a JSON object');
+        if ('problem' in read) throw refuse('GenericError', `JSON parse error: ${read.problem}`);
+        if (!isRecord(read.value)) throw refuse('GenericError', 'A request must be a JSON object');
         return read.value;
       }
     }
@@ -110,15 +110,15 @@ export class Session {
   #execute(request: Record<string, unknown>): unknown {
     const { execute: name, arguments: args = {} } = request;
     const extra = Object.keys(request).find((member) => !['execute', 'arguments', 'id'].includes(member));
-    if (extra !== undefined) throw refuse('GenericError', `QMP input member '${extra}' is unexpected`);
-    if (name === undefined) throw refuse('GenericError', "QMP input lacks member 'execute'");
-    if (typeof name !== 'string') throw refuse('GenericError', "QMP input member 'execute' must be a string");
-    if (!isRecord(args)) throw refuse('GenericError', "QMP input member 'arguments' must be an object");
+    if (extra !== undefined) throw refuse('GenericError', `Request member '${extra}' is unexpected`);
+    if (name === undefined) throw refuse('GenericError', "Request member 'execute' is missing");
+    if (typeof name !== 'string') throw refuse('GenericError', "Request member 'execute' must be a string");
+    if (!isRecord(args)) throw refuse('GenericError', "Request member 'arguments' must be an object");
     if (!this.#negotiated && name !== 'qmp_capabilities') {
-      throw refuse('CommandNotFound', "Expecting capabilities negotiation with 'qmp_capabilities'");
+      throw refuse('CommandNotFound', "No command before 'qmp_capabilities' has ended the negotiation");
     }
     const command = this.#context.commands.get(name);
-    if (command === undefined) throw refuse('CommandNotFound', `The command ${name} has not been found`);
+    if (command === undefined) throw refuse('CommandNotFound', `There is no command '${name}'`);
     check(command.arguments, args);
     if (!this.#negotiated) {
       this.#negotiated = true;

@@ -52,6 +52,10 @@ export class RamDecoder {
     this.#scratch = Buffer.alloc(pageSize);
   }
 
+  forgetBlock(): void {
+    this.#current = -1;
+  }
+
   /** Feeds the sink until the reader is empty, `recordsMax` page records are done or a record is of another kind. Throws WireError. */
   decode(reader: Reader, recordsMax: number): RamStop {
     const pageSize = this.#pageSize;

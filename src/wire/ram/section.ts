@@ -60,7 +60,7 @@ export class RamSections {
     this.#layout = layout;
     if (section.kind !== 'start') return;
     if (section.version !== RAM_SECTION_VERSION) {
-      throw unexpected(reader, sectionAt, '', 'version', String(RAM_SECTION_VERSION), section.version);
+      throw unexpected(reader, sectionAt, 'section ram', 'version', String(RAM_SECTION_VERSION), section.version);
     }
   }
 

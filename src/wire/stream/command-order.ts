@@ -1,9 +1,9 @@
-import type { Reader } from '../../base/index.ts';
+import { assert, type Reader, unreachable } from '../../base/index.ts';
 import { unexpected, unsupported } from '../errors.ts';
 import type { Command } from './events.ts';
 
-/** States of the destination that commands lead through (PostcopyState of QEMU, without its end). */
-export type PostcopyPhase = 'none' | 'advised' | 'discarding' | 'listening' | 'running';
+/** States of the destination that commands lead through (PostcopyState of QEMU, without its end); paused: between two connections. */
+export type PostcopyPhase = 'none' | 'advised' | 'discarding' | 'listening' | 'running' | 'paused';
 
 /** Which command may come when. */
 export class CommandOrder {
@@ -64,9 +64,21 @@ export class CommandOrder {
         return;
       case 'ENABLE_COLO':
         throw unsupported(reader, at, 'command ENABLE_COLO', 'COLO', 'ENABLE_COLO');
-      case 'POSTCOPY_RESUME':
       case 'RECV_BITMAP':
-        throw refuse('a paused postcopy', 'a stream from its beginning');
+        from('paused');
+        return;
+      case 'POSTCOPY_RESUME':
+        from('paused');
+        this.#phase = 'running';
+        return;
+      default:
+        unreachable(command);
     }
+  }
+
+  /** The stream goes on over a new connection. */
+  pause(): void {
+    assert(this.#phase === 'running' || this.#phase === 'paused', 'only a running postcopy can be recovered');
+    this.#phase = 'paused';
   }
 }

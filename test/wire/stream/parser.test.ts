@@ -1,0 +1,598 @@
+/** The grammar: what may follow what, and how a fault says where it is. */
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import { FerryError } from '../../../src/base/index.ts';
+import {
+  encodeDescription,
+  encodeEndOfStream,
+  encodeRamBlockList,
+  encodeRamEos,
+  encodeSectionBegin,
+  encodeSectionFooter,
+  type SectionHeader,
+  StreamInput,
+  StreamParser,
+  writePageRecord,
+  writeXbzrleHeader,
+  writeZeroRecord,
+} from '../../../src/wire/index.ts';
+import { BLOCKS, mappedRamSample, pattern, precopySample, RAM, Sample, TRICKY_BODY } from '../samples.ts';
+import { faultIn, feed, PAGE } from '../streams.ts';
+
+const PC_RAM = Buffer.from('pc.ram');
+const other: SectionHeader = { kind: 'start', id: 3, idstr: 'dirty-bitmap', instance: 0, version: 1 };
+const started = () => new Sample().start().ramStart();
+const advised = () =>
+  new Sample()
+    .start()
+    .command({ name: 'OPEN_RETURN_PATH' })
+    .command({ name: 'POSTCOPY_ADVISE', pageSizes: { summary: 4096n, target: 4096n } })
+    .ramStart();
+const raw = (sample: Sample, ...bytes: number[]) => {
+  sample.writer.raw(Buffer.from(bytes));
+  return sample;
+};
+const rawPage = (offset: number, flags: number) => (into: Buffer) => {
+  into.writeBigUInt64BE(BigInt(offset) | BigInt(flags), 0);
+  return 8;
+};
+
+/** [name, stream, code, field or feature, path] */
+const REFUSED: readonly [string, Sample, string, string, string][] = [
+  ['element 05', raw(started(), 0x05), 'WIRE_UNEXPECTED_VALUE', 'element type', ''],
+  ['element 06 before the end', raw(started(), 0x06), 'WIRE_UNEXPECTED_VALUE', 'element type', ''],
+  ['element 7e', raw(started(), 0x7e), 'WIRE_UNEXPECTED_VALUE', 'element type', ''],
+  ['element 07 twice', raw(started(), 0x07), 'WIRE_UNEXPECTED_VALUE', 'element type', ''],
+  ['something after the end', raw(started().eof(), 0x01), 'WIRE_UNEXPECTED_VALUE', 'element type', 'description'],
+  [
+    'START with a used id',
+    started().section({ ...other, id: RAM.id }),
+    'WIRE_UNEXPECTED_VALUE',
+    'section id',
+    'section dirty-bitmap',
+  ],
+  ['START twice', started().ramStart(), 'WIRE_UNEXPECTED_VALUE', 'section id', 'section ram'],
+  [
+    'PART before START',
+    new Sample().start().ram('part', () => 0),
+    'WIRE_UNEXPECTED_VALUE',
+    'id of a part section',
+    'section id 2',
+  ],
+  [
+    'PART after END',
+    started()
+      .ram('end', () => 0)
+      .ram('part', () => 0),
+    'WIRE_UNEXPECTED_VALUE',
+    'section',
+    'section ram',
+  ],
+  [
+    'PART of a device',
+    started()
+      .device(7, 'timer', pattern(4, 3))
+      .section({ ...other, id: 7, kind: 'part' }),
+    'WIRE_UNEXPECTED_VALUE',
+    'section',
+    'section timer',
+  ],
+  [
+    'ram as FULL',
+    new Sample().start().section({ ...RAM, kind: 'full' }),
+    'WIRE_UNEXPECTED_VALUE',
+    'kind of section',
+    'section ram',
+  ],
+  [
+    'ram version 3',
+    new Sample().start().section({ ...RAM, version: 3 }),
+    'WIRE_UNEXPECTED_VALUE',
+    'version',
+    'section ram',
+  ],
+  [
+    'block migration',
+    new Sample().start().section({ ...other, idstr: 'block' }),
+    'WIRE_UNSUPPORTED',
+    'block migration (removed in QEMU 9.1)',
+    'section block',
+  ],
+  [
+    'PING without return path',
+    new Sample().start().command({ name: 'PING', value: 1 }),
+    'WIRE_UNEXPECTED_VALUE',
+    'command',
+    'command PING',
+  ],
+  ['ENABLE_COLO', started().command({ name: 'ENABLE_COLO' }), 'WIRE_UNSUPPORTED', 'COLO', 'command ENABLE_COLO'],
+  [
+    'ADVISE twice',
+    advised().command({ name: 'POSTCOPY_ADVISE', pageSizes: undefined }),
+    'WIRE_UNEXPECTED_VALUE',
+    'command',
+    'command POSTCOPY_ADVISE',
+  ],
+  [
+    'LISTEN without ADVISE',
+    started().command({ name: 'POSTCOPY_LISTEN' }),
+    'WIRE_UNEXPECTED_VALUE',
+    'command',
+    'command POSTCOPY_LISTEN',
+  ],
+  [
+    'RUN without LISTEN',
+    advised().command({ name: 'POSTCOPY_RUN' }),
+    'WIRE_UNEXPECTED_VALUE',
+    'command',
+    'command POSTCOPY_RUN',
+  ],
+  [
+    'DISCARD without ADVISE',
+    started().command({ name: 'POSTCOPY_RAM_DISCARD', block: 'pc.ram', ranges: [{ start: 0n, length: 4096n }] }),
+    'WIRE_UNEXPECTED_VALUE',
+    'command',
+    'command POSTCOPY_RAM_DISCARD',
+  ],
+  ['PACKAGED without ADVISE', started().packaged(new Sample()), 'WIRE_UNEXPECTED_VALUE', 'command', 'command PACKAGED'],
+  [
+    'RESUME in a stream that was not cut',
+    advised().command({ name: 'POSTCOPY_RESUME' }),
+    'WIRE_UNEXPECTED_VALUE',
+    'command',
+    'command POSTCOPY_RESUME',
+  ],
+  [
+    'SWITCHOVER_START twice',
+    started().command({ name: 'SWITCHOVER_START' }).command({ name: 'SWITCHOVER_START' }),
+    'WIRE_UNEXPECTED_VALUE',
+    'command',
+    'command SWITCHOVER_START',
+  ],
+  [
+    'package in a package',
+    advised().packaged(new Sample().packaged(new Sample())),
+    'WIRE_UNEXPECTED_VALUE',
+    'command',
+    'package / command PACKAGED',
+  ],
+  [
+    'PART in a package',
+    advised().packaged(new Sample().ram('part', () => 0)),
+    'WIRE_UNEXPECTED_VALUE',
+    'kind of section',
+    'package / section ram',
+  ],
+  ['end in a package', advised().packaged(new Sample().eof()), 'WIRE_UNEXPECTED_VALUE', 'element type', 'package'],
+  [
+    'device past its package',
+    raw(advised().command({ name: 'PACKAGED', length: 9 }).device(7, 'x', Buffer.alloc(40)), 0, 0),
+    'WIRE_UNEXPECTED_VALUE',
+    'footer',
+    'package / section x',
+  ],
+  [
+    'command past its package',
+    raw(advised().command({ name: 'PACKAGED', length: 3 }).command({ name: 'POSTCOPY_LISTEN' }), 0),
+    'WIRE_UNEXPECTED_VALUE',
+    'end of the last element',
+    'package',
+  ],
+  [
+    'no MEM_SIZE',
+    new Sample().start().section(RAM, (body) => encodeRamEos(body)),
+    'WIRE_UNEXPECTED_VALUE',
+    'first record',
+    'section ram / block list',
+  ],
+  [
+    'MEM_SIZE in a PART',
+    started().ram('part', rawPage(0x1000, 4)),
+    'WIRE_UNEXPECTED_VALUE',
+    'flags of the record',
+    'section ram',
+  ],
+  [
+    'block twice',
+    new Sample().start().ramStart([BLOCKS[0]!, BLOCKS[0]!]),
+    'WIRE_UNEXPECTED_VALUE',
+    'block name',
+    'section ram / block list',
+  ],
+  [
+    'empty block',
+    new Sample().start().ramStart([{ idstr: 'a', usedLength: 0 }, BLOCKS[0]!]),
+    'WIRE_UNEXPECTED_VALUE',
+    'used length',
+    'section ram / block a',
+  ],
+  [
+    'odd block',
+    new Sample().start().ramStart([
+      { idstr: 'a', usedLength: 4097 },
+      { idstr: 'b', usedLength: 4095 },
+    ]),
+    'WIRE_UNEXPECTED_VALUE',
+    'used length',
+    'section ram / block a',
+  ],
+  [
+    'blocks beyond the total',
+    new Sample().start().section(RAM, (body) => {
+      const list = new Sample();
+      encodeRamBlockList(list.writer, [{ idstr: 'a', usedLength: 8192 }]);
+      const bytes = list.bytes();
+      bytes.writeUInt32BE(4096 | 4, 4);
+      body.raw(bytes);
+    }),
+    'WIRE_UNEXPECTED_VALUE',
+    'used length',
+    'section ram / block list / block a',
+  ],
+  [
+    'page past its block',
+    started().ram('part', (into) => writeZeroRecord(into, 0, 16 * PAGE, PC_RAM)),
+    'WIRE_UNEXPECTED_VALUE',
+    'offset of the page',
+    'section ram / block pc.ram / page 16',
+  ],
+  [
+    'page far past its block',
+    started().ram('part', (into) => {
+      into.fill(0xff, 0, 8);
+      into[7] = 0x02;
+      into[6] = 0xf0;
+      into[8] = 6;
+      PC_RAM.copy(into, 9);
+      return 40;
+    }),
+    'WIRE_UNEXPECTED_VALUE',
+    'offset of the page',
+    `section ram / block pc.ram / page ${(2 ** 64 - 4096) / 4096}`,
+  ],
+  [
+    'page of an unknown block',
+    started().ram('part', (into) => writeZeroRecord(into, 0, 0, Buffer.from('vga'))),
+    'WIRE_UNEXPECTED_VALUE',
+    'block',
+    'section ram',
+  ],
+  [
+    'CONTINUE of nothing',
+    started().ram('part', (into) => writeZeroRecord(into, 0, 0, undefined)),
+    'WIRE_UNEXPECTED_VALUE',
+    'block',
+    'section ram',
+  ],
+  [
+    'fill byte',
+    started().ram('part', (into) => {
+      const end = writeZeroRecord(into, 0, 0, PC_RAM);
+      into[end - 1] = 7;
+      return end;
+    }),
+    'WIRE_UNEXPECTED_VALUE',
+    'fill byte',
+    'section ram / block pc.ram / page 0',
+  ],
+  [
+    'two kinds in one record',
+    started().ram('part', rawPage(0, 0x0a)),
+    'WIRE_UNEXPECTED_VALUE',
+    'flags of the record',
+    'section ram',
+  ],
+  ['no kind', started().ram('part', rawPage(0x1000, 0)), 'WIRE_UNEXPECTED_VALUE', 'flags of the record', 'section ram'],
+  [
+    'an unknown flag',
+    started().ram('part', rawPage(0, 0x400)),
+    'WIRE_UNEXPECTED_VALUE',
+    'flags of the record',
+    'section ram',
+  ],
+  [
+    'EOS with an address',
+    started().ram('part', rawPage(0x1000, 0x10)),
+    'WIRE_UNEXPECTED_VALUE',
+    'address of EOS',
+    'section ram',
+  ],
+  [
+    'COMPRESS_PAGE',
+    started().ram('part', rawPage(0, 0x100)),
+    'WIRE_UNSUPPORTED',
+    'capability compress (record COMPRESS_PAGE)',
+    'section ram',
+  ],
+  ['HOOK', started().ram('part', rawPage(0, 0x80)), 'WIRE_UNSUPPORTED', 'RDMA (record HOOK)', 'section ram'],
+  ['FULL', started().ram('part', rawPage(0, 0x01)), 'WIRE_UNSUPPORTED', 'the obsolete record FULL', 'section ram'],
+  [
+    'xbzrle longer than a page',
+    started().ram('part', (into) => writeXbzrleHeader(into, 0, 0, PC_RAM, 4097)),
+    'WIRE_UNEXPECTED_VALUE',
+    'xbzrle length',
+    'section ram / block pc.ram / page 0',
+  ],
+  [
+    'xbzrle without sense',
+    started().ram('part', (into) => {
+      const end = writeXbzrleHeader(into, 0, 0, PC_RAM, 2);
+      into.fill(0, end, end + 2);
+      return end + 2;
+    }),
+    'WIRE_UNEXPECTED_VALUE',
+    'xbzrle body',
+    'section ram / block pc.ram / page 0',
+  ],
+  [
+    'xbzrle of another encoding',
+    started().ram('part', (into) => {
+      const end = writeXbzrleHeader(into, 0, 0, PC_RAM, 2);
+      into[end - 3] = 2;
+      return end + 2;
+    }),
+    'WIRE_UNEXPECTED_VALUE',
+    'xbzrle encoding',
+    'section ram / block pc.ram / page 0',
+  ],
+  [
+    'xbzrle in postcopy',
+    advised()
+      .packaged(new Sample().command({ name: 'POSTCOPY_LISTEN' }).command({ name: 'POSTCOPY_RUN' }))
+      .ram('part', (into) => writeXbzrleHeader(into, 0, 0, PC_RAM, 2)),
+    'WIRE_UNEXPECTED_VALUE',
+    'flags of the record',
+    'section ram',
+  ],
+  [
+    'dirty-bitmap flags',
+    started().section(other, (body) => body.u8(0x81)),
+    'WIRE_UNEXPECTED_VALUE',
+    'flags of the chunk',
+    'section dirty-bitmap',
+  ],
+  [
+    'dirty-bitmap of two kinds',
+    started().section(other, (body) => body.u8(0x50)),
+    'WIRE_UNEXPECTED_VALUE',
+    'flags of the chunk',
+    'section dirty-bitmap',
+  ],
+  [
+    'endless dirty-bitmap',
+    started().section(other, (body) => body.u8(0x40).zeros(12).u64(0x1_0000_0000)),
+    'WIRE_LIMIT',
+    'size of the bits',
+    'section dirty-bitmap',
+  ],
+  [
+    'vfio tag',
+    started().section({ ...other, idstr: 'a/vfio' }, (body) => body.u64(0xffffffffef100009n)),
+    'WIRE_UNEXPECTED_VALUE',
+    'tag',
+    'section a/vfio',
+  ],
+  [
+    'endless vfio data',
+    started().section({ ...other, idstr: 'a/vfio' }, (body) => body.u64(0xffffffffef100004n).u64(1n << 40n)),
+    'WIRE_LIMIT',
+    'length of the device data',
+    'section a/vfio',
+  ],
+];
+
+for (const [name, sample, code, field, path] of REFUSED) {
+  test(`refused: ${name}`, () => {
+    // What comes behind must not matter.
+    const bytes = Buffer.concat([sample.bytes(), Buffer.alloc(64)]);
+    const fault = faultIn(feed(bytes));
+    assert.deepEqual(
+      {
+        code: fault.code,
+        field: 'field' in fault ? fault.field : 'feature' in fault ? fault.feature : '',
+        path: fault.path,
+      },
+      { code, field, path },
+    );
+    assert.equal(fault.stream, 'test');
+    assert.ok(fault.offset <= bytes.length);
+  });
+}
+
+test('an error says where in one sentence, and stays', () => {
+  const bytes = started()
+    .ram('part', (into) => writeZeroRecord(into, 0, 16 * PAGE, PC_RAM))
+    .bytes();
+  const input = new StreamInput('main tcp:127.0.0.1:4444');
+  input.add({ bytes, start: 0, end: bytes.length });
+  const parser = new StreamParser(input.reader);
+  const run = () => {
+    for (let event = parser.next(); event !== undefined; event = parser.next()) {
+      if (event.kind === 'ram-blocks') parser.setRamSink({ page() {}, zero() {}, read() {} });
+    }
+  };
+  const message =
+    'main tcp:127.0.0.1:4444: offset 113: section ram / block pc.ram / page 16: offset of the page: expected at most 0xf000, found 0x10000';
+  assert.throws(run, { message });
+  assert.throws(run, (error) => error instanceof FerryError && error.message === message);
+});
+
+test('fact 2: CONTINUE means the block named last in any earlier section', () => {
+  const data = pattern(PAGE, 3);
+  const bytes = started()
+    .ram('part', (into) => writeZeroRecord(into, 0, 0, Buffer.from('/rom@etc/acpi/tables')))
+    .ram('end', (into) => writePageRecord(into, 0, PAGE, undefined, data, 0, PAGE))
+    .eof()
+    .bytes();
+  const pages: string[] = [];
+  const sink = {
+    page: (block: number, offset: number) => void pages.push(`page ${block} ${offset}`),
+    zero: (block: number, offset: number) => void pages.push(`zero ${block} ${offset}`),
+    read() {},
+  };
+  assert.equal(feed(bytes, { sink }).error, undefined);
+  assert.deepEqual(pages, ['zero 1 0', `page 1 ${PAGE}`]);
+});
+
+test('fact 1: flags are below the page size, whatever it is', () => {
+  const blocks = [{ idstr: 'a', usedLength: 4 * 16384 }];
+  const sample = new Sample().start({ targetPageBits: 14 }).ramStart(blocks);
+  sample.ram('end', (into) => writeZeroRecord(into, 0, 3 * 16384, Buffer.from('a')));
+  const zeros: number[] = [];
+  const sink = { page() {}, zero: (_: number, offset: number) => void zeros.push(offset), read() {} };
+  assert.equal(feed(sample.eof().bytes(), { sink }).error, undefined);
+  assert.deepEqual(zeros, [3 * 16384]);
+  const fault = faultIn(feed(sample.bytes(), { pageSize: 4096 }));
+  assert.equal(fault.code === 'WIRE_UNEXPECTED_VALUE' && fault.field, 'target page bits');
+});
+
+test('a machine that knows a device says how long its body is', () => {
+  const body = Buffer.concat([TRICKY_BODY, Buffer.from('7e00000020 00 06 00000000'.replaceAll(' ', ''), 'hex')]);
+  const bytes = started().device(0x20, 'known', body).eof().bytes();
+  const measureDevice = (section: SectionHeader) => (section.idstr === 'known' ? body.length : undefined);
+  for (const cuts of [[], Array.from({ length: bytes.length }, (_, at) => at)]) {
+    const device = feed(bytes, { measureDevice, cuts }).events.find((event) => event.kind === 'device')!;
+    assert.deepEqual(device.body, body);
+    assert.equal(bytes.subarray(device.bodyOffset, device.bodyOffset + body.length).equals(body), true);
+  }
+  // The footer inside it is plausible: without the machine's word it is taken.
+  const wrong = feed(bytes).events.find((event) => event.kind === 'device')!;
+  assert.equal(wrong.body.length, TRICKY_BODY.length);
+  const short = faultIn(feed(bytes, { measureDevice: () => 3 }));
+  assert.deepEqual([short.code, short.path], ['WIRE_UNEXPECTED_VALUE', 'section known']);
+});
+
+test('bodies above the limit are refused before they are kept', () => {
+  const bytes = started().device(0x20, 'big', pattern(100_000, 5)).eof().bytes();
+  const cuts = Array.from({ length: 100 }, (_, i) => i * 1024);
+  assert.equal(feed(bytes, { cuts }).error, undefined);
+  for (const options of [{ maxima: { deviceBody: 50_000 } }, { bytesMax: 50_000 }]) {
+    const parsed = feed(bytes, { cuts, ...options });
+    assert.equal(faultIn(parsed).code, 'WIRE_LIMIT');
+  }
+});
+
+test('a large body costs linear time', () => {
+  const body = Buffer.alloc(48 * 1024 * 1024);
+  // Half footers everywhere, so that the search has to look at them.
+  for (let at = 0; at < body.length; at += 512) body.writeUInt32BE(0x7e000000, at);
+  const bytes = started().device(0x20, 'big', body).eof().bytes();
+  const cuts = Array.from({ length: Math.ceil(bytes.length / 8192) }, (_, i) => i * 8192);
+  const startMs = performance.now();
+  const { events, error } = feed(bytes, { cuts });
+  assert.equal(error, undefined);
+  assert.equal(events.find((event) => event.kind === 'device')!.body.length, body.length);
+  // Searching from the start for each of the 6,000 pieces would take minutes.
+  assert.ok(performance.now() - startMs < 10_000);
+});
+
+test('mapped-ram: the driver can jump over the regions', () => {
+  const bytes = mappedRamSample();
+  const whole = feed(bytes);
+  const input = new StreamInput('file');
+  const parser = new StreamParser(input.reader);
+  const events = [];
+  let read = 0;
+  for (;;) {
+    const event = parser.next();
+    if (event !== undefined) {
+      events.push(event.kind === 'device' ? { ...event, body: Buffer.from(event.body) } : event);
+      continue;
+    }
+    if (parser.finished) break;
+    if (parser.skipTo !== undefined) input.seek(parser.skipTo);
+    const at = input.reader.offset + input.reader.available;
+    const piece = Buffer.from(bytes.subarray(at, at + 512));
+    read += piece.length;
+    input.release();
+    input.add({ bytes: piece, start: 0, end: piece.length });
+  }
+  assert.deepEqual(events, whole.events);
+  assert.ok(read < 4096, `${read} bytes were read of ${bytes.length}`);
+  const blocks = events.find((event) => event.kind === 'ram-blocks')!.blocks;
+  assert.equal(bytes[blocks[0]!.mapped!.pagesOffset + 3 * PAGE], 0x5a);
+});
+
+test('page records are illegal with mapped-ram', () => {
+  const sample = mappedRamSample();
+  const end = sample.lastIndexOf(Buffer.from('0300000002', 'hex'));
+  const record = Buffer.alloc(64);
+  const bytes = Buffer.concat([
+    sample.subarray(0, end + 5),
+    record.subarray(0, writeZeroRecord(record, 0, 0, PC_RAM)),
+    sample.subarray(end + 5),
+  ]);
+  const fault = faultIn(feed(bytes));
+  assert.equal(fault.code === 'WIRE_UNEXPECTED_VALUE' && fault.expected, 'no page records (mapped-ram)');
+});
+
+test('setRamSink is asked for', () => {
+  const bytes = precopySample();
+  const input = new StreamInput('test');
+  input.add({ bytes, start: 0, end: bytes.length });
+  const parser = new StreamParser(input.reader);
+  assert.throws(() => parser.setRamSink({ page() {}, zero() {}, read() {} }), /setRamSink comes after/);
+  assert.throws(() => {
+    while (parser.next() !== undefined);
+  }, /before setRamSink/);
+});
+
+test('the same name and instance may come twice (isapc of QEMU 7.2)', () => {
+  const bytes = started().device(7, 'isa-ide', pattern(4, 3)).device(8, 'isa-ide', pattern(4, 5)).eof().bytes();
+  assert.equal(feed(bytes).error, undefined);
+});
+
+test('ignore-shared and page sizes: fields of the block list come when they are announced', () => {
+  const shared = [
+    { idstr: 'mem0', usedLength: PAGE, guestAddress: 0x200000 },
+    { idstr: 'rom', usedLength: PAGE, guestAddress: 0xfffc0000 },
+  ];
+  const blocksOf = (sample: Sample) =>
+    feed(sample.eof().bytes()).events.find((event) => event.kind === 'ram-blocks')!.blocks;
+  assert.deepEqual(blocksOf(new Sample().start({ capabilities: ['x-ignore-shared'] }).ramStart(shared)), shared);
+
+  const huge = [
+    { idstr: 'a', usedLength: 2 ** 21, pageSize: 2 ** 21 },
+    { idstr: 'b', usedLength: PAGE },
+    { idstr: 'c', usedLength: 2 ** 21, pageSize: 2 ** 21 },
+  ];
+  const advise = (summary: bigint) =>
+    new Sample()
+      .start()
+      .command({ name: 'POSTCOPY_ADVISE', pageSizes: { summary, target: 4096n } })
+      .ramStart(huge);
+  assert.deepEqual(blocksOf(advise(0x201000n)), huge);
+  const fault = faultIn(feed(advise(0x1000n).bytes()));
+  assert.equal(fault.code === 'WIRE_UNEXPECTED_VALUE' && fault.field, 'page size');
+});
+
+test('an empty description and a long one', () => {
+  for (const text of ['', 'x'.repeat(300_000)]) {
+    const sample = started();
+    encodeEndOfStream(sample.writer);
+    encodeDescription(sample.writer, text);
+    const { events, error } = feed(sample.bytes(), { cuts: Array.from({ length: 400 }, (_, i) => i * 1000) });
+    assert.equal(error, undefined);
+    assert.equal(events.at(-1)!.kind === 'description' && events.at(-1), events.at(-1));
+    assert.deepEqual(
+      events.filter((event) => event.kind === 'description').map((event) => event.text),
+      [text],
+    );
+  }
+});
+
+test('a section that is never closed', () => {
+  const sample = started();
+  encodeSectionBegin(sample.writer, { ...RAM, kind: 'part' });
+  encodeRamEos(sample.writer);
+  encodeSectionFooter(sample.writer, 3);
+  assert.deepEqual(faultIn(feed(sample.bytes())), {
+    code: 'WIRE_UNEXPECTED_VALUE',
+    stream: 'test',
+    offset: sample.writer.length - 4,
+    path: 'section ram',
+    field: 'id in the footer',
+    expected: '2',
+    found: '3',
+  });
+});

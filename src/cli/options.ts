@@ -2,7 +2,7 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { asError } from '../base/index.ts';
 import { type Assignments, parseAssignments, parseSize, Settings } from '../settings/index.ts';
-import { type Address, parseAddress } from '../transport/index.ts';
+import { parseAddress } from '../transport/index.ts';
 
 export const jsonOption = () => new Option('--json', 'JSON Lines on standard output: progress, then one result');
 
@@ -28,9 +28,25 @@ export function engineSettings({ capabilities, parameters }: Assignments): Setti
   return settings;
 }
 
-export function uri(text: string): Address {
-  return usage(() => parseAddress(text));
+/** A migration URI, checked here and passed on as it was typed. */
+export function uri(text: string): string {
+  usage(() => parseAddress(text));
+  return text;
 }
+
+export const ramOption = () => new Option('--ram <size>', 'guest memory').argParser(size).default(1024 ** 3, '1G');
+
+export const rateOption = () =>
+  new Option('--dirty-rate <bytes/s>', 'bytes of pages the guest writes per second, or max')
+    .argParser((text) => (text === 'max' ? text : size(text)))
+    .default(200 * 1024 ** 2, '200M');
+
+export const qmpOption = () => new Option('--qmp <path>', 'unix socket for QMP: to follow and to cancel the migration');
+
+export const listenOption = (what: string) =>
+  new Option('--uri <uri>', `${what} (default: a private unix socket); tcp:127.0.0.1:0 takes a free port`).argParser(
+    uri,
+  );
 
 /** Bytes: 4096, 64M, 1.5G. */
 export function size(text: string): number {

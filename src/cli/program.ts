@@ -1,8 +1,12 @@
 import { Command } from 'commander';
 import { PACKAGE_VERSION } from '../control/index.ts';
 import { addDemo } from './commands/demo.ts';
+import { addInspect } from './commands/inspect.ts';
 import { addMigrate } from './commands/migrate.ts';
 import { addRun } from './commands/run.ts';
+
+/** In the order of the help: whole jobs, then the parts they are made of. */
+const COMMANDS = [addDemo, addMigrate, addInspect, addRun];
 
 /** The command line as commander knows it. It throws CommanderError instead of leaving; what is not help or version is a usage error. */
 export function buildProgram(): Command {
@@ -14,9 +18,7 @@ export function buildProgram(): Command {
     .showHelpAfterError('(add --help for what is possible, with examples)')
     .configureHelp({ helpWidth: 120 })
     .exitOverride();
-  addRun(program);
-  addMigrate(program);
-  addDemo(program);
+  for (const add of COMMANDS) add(program);
   program.addHelpText(
     'after',
     [

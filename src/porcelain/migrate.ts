@@ -1,6 +1,5 @@
-import { setTimeout as pause } from 'node:timers/promises';
 import type { Assignments } from '../settings/index.ts';
-import { formatAddress, parseAddress } from '../transport/index.ts';
+import { arrival, listenThere, reachable } from './destination.ts';
 import { type DriveOptions, driveSource, failureOf } from './drive.ts';
 import { PorcelainError, wrongPeerState } from './errors.ts';
 import { figuresOf, type MigrationFigures, type Outcome } from './outcome.ts';
@@ -9,10 +8,6 @@ import { applySettings } from './peer-settings.ts';
 import { withPrivateSocket } from './private-socket.ts';
 import { settle } from './settle.ts';
 import { assignmentsFor } from './sides.ts';
-
-/** Without a return path the source is done before the destination is: so long it may take to start, ms. */
-const ARRIVAL_MS = 60_000;
-const POLL_MS = 100;
 
 export interface MigrateOptions extends Pick<DriveOptions, 'signal' | 'progress'> {
   /** QMP socket of the process that has the machine. */
@@ -109,33 +104,4 @@ async function completed(source: Peer, destination: Peer | undefined, figures: M
       `The destination is ${state} though the source has completed. The guest is stopped on the source (${base.source}): the QMP command ` +
       "'cont' lets it run there again, if it is certain that it does not run on the destination.",
   };
-}
-
-async function arrival(destination: Peer) {
-  const deadline = performance.now() + ARRIVAL_MS;
-  for (;;) {
-    const state = await destination.state();
-    if (state !== 'inmigrate' || performance.now() > deadline) return state;
-    await pause(POLL_MS);
-  }
-}
-
-/** A QEMU of 9.1 or later stays to say why it failed, if asked to; others refuse the argument and end themselves instead. */
-export async function listenThere(destination: Peer, uri: string): Promise<void> {
-  try {
-    await destination.execute('migrate-incoming', { uri, 'exit-on-error': false });
-  } catch (error) {
-    if (!(error instanceof Error && error.message.includes('exit-on-error'))) throw error;
-    await destination.execute('migrate-incoming', { uri });
-  }
-}
-
-/** The URI for the source: with the port that was really chosen, and a host that can be connected to. */
-async function reachable(destination: Peer, uri: string): Promise<string> {
-  const asked = parseAddress(uri);
-  if (asked.kind !== 'tcp') return uri;
-  const { 'socket-address': listening } = await destination.execute('query-migrate');
-  const inet = listening?.find((address) => address.type === 'inet');
-  const host = { '0.0.0.0': '127.0.0.1', '::': '::1', '': '127.0.0.1' }[asked.host] ?? asked.host;
-  return formatAddress({ ...asked, host, port: inet === undefined ? asked.port : Number(inet.port) });
 }

@@ -4,6 +4,7 @@
  */
 import { setTimeout as pause } from 'node:timers/promises';
 import { explain, unreachable } from '../base/index.ts';
+import { withReasonOf } from './destination.ts';
 import { PorcelainError } from './errors.ts';
 import { figuresOf, GONE, type GuestState, type MigrationFigures, type Outcome, UNKNOWN } from './outcome.ts';
 import { hasArrived, type Peer } from './peer.ts';
@@ -126,25 +127,5 @@ async function decided(destination: Peer, sourceRuns: boolean): Promise<GuestSta
     if (status === 'failed' || (sourceRuns && status !== 'active')) return state;
     if (performance.now() > deadline) return UNKNOWN;
     await pause(POLL_MS);
-  }
-}
-
-/** A destination that failed and lives on (exit-on-error off) knows why; it is then ended, as it would have done by itself. */
-async function withReasonOf(
-  destination: Peer | undefined,
-  state: GuestState | undefined,
-  error: Error,
-): Promise<Error> {
-  if (destination === undefined || state !== 'inmigrate') return error;
-  try {
-    const info = await destination.execute('query-migrate');
-    if (info.status !== 'failed') return error;
-    await destination.execute('quit').catch(() => {});
-    const desc = info['error-desc'];
-    if (desc === undefined) return error;
-    const fault = { code: 'PEER_MIGRATION', peer: destination.path, status: 'failed', desc } as const;
-    return new PorcelainError(fault, `${destination.path}: ${desc}`, error);
-  } catch {
-    return error;
   }
 }

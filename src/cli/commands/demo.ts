@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import type { Assignments } from '../../settings/index.ts';
 import { isGood, runDemo, type Trip } from '../demo/demo.ts';
-import { count, examples, jsonOption, setOption, settingsOf, size } from '../options.ts';
+import { count, examples, jsonOption, ramOption, rateOption, setOption, settingsOf } from '../options.ts';
 import { perform } from '../perform.ts';
 import { tripsTable, tripText } from '../render/demo.ts';
 import { outcomeFacts } from '../render/outcome.ts';
@@ -9,7 +9,7 @@ import { outcomeFacts } from '../render/outcome.ts';
 interface DemoFlags {
   readonly ram: number;
   readonly vcpus: number;
-  readonly dirtyRate: number;
+  readonly dirtyRate: number | 'max';
   readonly rounds: number;
   readonly set?: Assignments;
   readonly json?: boolean;
@@ -23,9 +23,9 @@ export function addDemo(program: Command): void {
       'Starts two `run` processes, moves the running machine from one to the other over tcp on this host, and verifies every page and ' +
         'register on the other side. Nothing is left behind.',
     )
-    .option('--ram <size>', 'guest memory', size, 1024 ** 3)
+    .addOption(ramOption())
     .option('--vcpus <count>', 'vCPUs, each of them a thread', count, 2)
-    .option('--dirty-rate <bytes/s>', 'bytes of pages the guest writes per second', size, 200 * 1024 ** 2)
+    .addOption(rateOption())
     .option('--rounds <count>', 'migrations, to and fro', count, 1)
     .addOption(setOption('migration capability or parameter (max-bandwidth is unlimited here unless set)'))
     .addOption(jsonOption())

@@ -1,8 +1,7 @@
 import type { Command } from 'commander';
 import { migrate } from '../../porcelain/index.ts';
 import type { Assignments } from '../../settings/index.ts';
-import { parseAddress } from '../../transport/index.ts';
-import { examples, jsonOption, setOption, settingsOf, usage } from '../options.ts';
+import { examples, jsonOption, listenOption, setOption, settingsOf } from '../options.ts';
 import { perform } from '../perform.ts';
 
 interface MigrateFlags {
@@ -11,7 +10,8 @@ interface MigrateFlags {
   readonly json?: boolean;
 }
 
-const URI = /^(tcp|unix|fd|exec|file):/;
+/** The peers read it, not we: what they know beyond our own transports is theirs. */
+const URI = /^(tcp|unix|fd|exec|file|vsock|rdma):/;
 
 export function addMigrate(program: Command): void {
   const command = program
@@ -23,17 +23,13 @@ export function addMigrate(program: Command): void {
     )
     .argument('<source-qmp>', 'QMP socket of the process that has the machine')
     .argument('<destination>', 'QMP socket of a process in -incoming defer, or a migration URI')
-    .option(
-      '--uri <uri>',
-      'where the destination shall listen (default: a private unix socket); tcp:HOST:0 takes a free port',
-      validUri,
-    )
+    .addOption(listenOption('where the destination shall listen'))
     .addOption(setOption('migration capability or parameter; what must match is set on both sides'))
     .addOption(jsonOption())
     .action((source: string, destination: string, flags: MigrateFlags) => {
       if (!URI.test(destination)) return run(source, { qmp: destination, uri: flags.uri }, flags);
       if (flags.uri !== undefined) command.error('error: --uri is for a destination that is given by its QMP socket');
-      return run(source, { uri: usage(() => validUri(destination)) }, flags);
+      return run(source, { uri: destination }, flags);
     });
   examples(command, [
     'migrate a.sock b.sock',
@@ -57,9 +53,4 @@ function run(
       progress: (progress) => reporter.progress(progress),
     }),
   }));
-}
-
-function validUri(text: string): string {
-  usage(() => parseAddress(text));
-  return text;
 }

@@ -1,17 +1,17 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { PATTERNS, type Pattern, WORKLOAD_DEFAULTS } from '../../machine/index.ts';
 import type { Assignments } from '../../settings/index.ts';
-import { parseAddress } from '../../transport/index.ts';
 import {
   count,
   engineSettings,
   examples,
   fraction,
   jsonOption,
+  ramOption,
+  rateOption,
   setOption,
   settingsOf,
-  size,
-  usage,
+  uri,
   uuid,
 } from '../options.ts';
 import { perform } from '../perform.ts';
@@ -48,14 +48,9 @@ export function addRun(program: Command): void {
       machineType,
       WORKLOAD_DEFAULTS.machineType,
     )
-    .option('--ram <size>', 'guest memory', size, 1024 ** 3)
+    .addOption(ramOption())
     .option('--vcpus <count>', 'vCPUs, each of them a thread', count, 2)
-    .option(
-      '--dirty-rate <bytes/s>',
-      'bytes of pages the guest writes per second, or max',
-      rate,
-      WORKLOAD_DEFAULTS.dirtyRate,
-    )
+    .addOption(rateOption())
     .addOption(
       new Option('--pattern <name>', 'which pages it writes').choices(PATTERNS).default(WORKLOAD_DEFAULTS.pattern),
     )
@@ -110,11 +105,6 @@ function machineType(text: string): string {
   return text;
 }
 
-function rate(text: string): number | 'max' {
-  return text === 'max' ? text : size(text);
-}
-
 function incoming(text: string): string {
-  if (text !== 'defer') usage(() => parseAddress(text));
-  return text;
+  return text === 'defer' ? text : uri(text);
 }

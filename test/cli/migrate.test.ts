@@ -1,0 +1,114 @@
+import assert from 'node:assert/strict';
+import { readdir } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test from 'node:test';
+import { ask, SMALL, Spawned, startRun, temporaryFolder } from './spawned.ts';
+
+interface Verdict {
+  readonly verified: boolean;
+  readonly details: readonly string[];
+}
+
+test('demo moves a machine to and fro, verifies it, and leaves nothing behind', async (t) => {
+  const left = async () => (await readdir(tmpdir())).filter((name) => name.startsWith('vmferry-demo-'));
+  const before = await left();
+  const demo = new Spawned(t, ['demo', ...SMALL, '--rounds', '2', '--json']);
+  const result = await demo.result(0);
+  assert.equal(result['status'], 'completed');
+  assert.equal(result['migrations'], 2);
+  assert.equal((result['verification'] as Verdict).verified, true);
+  assert.equal(typeof result['guestDowntimeMs'], 'number');
+  assert.equal(demo.lines.filter(({ type }) => type === 'migration').length, 2);
+  assert.deepEqual(await left(), before);
+});
+
+test('demo for people: a table on standard output, progress on standard error', async (t) => {
+  const demo = new Spawned(t, ['demo', ...SMALL]);
+  assert.equal(await demo.exited, 0, demo.stderr);
+  assert.match(demo.stderr, /verification +all [\d,]+ pages and the registers are right/);
+  assert.match(demo.stderr, /^ {2}downtime +\d+/m);
+});
+
+test('migrate: progress lines, then a result with the figures of query-migrate; the guest is verified where it arrived', async (t) => {
+  const folder = await temporaryFolder(t);
+  const [a, b] = [join(folder, 'a'), join(folder, 'b')];
+  await startRun(t, a, ...SMALL);
+  await startRun(t, b, ...SMALL, '--incoming', 'defer');
+  const migrate = new Spawned(t, ['migrate', a, b, '--json', '--set', 'max-bandwidth=100M']);
+  const result = await migrate.result(0);
+  assert.ok(migrate.lines.some(({ type, status }) => type === 'progress' && status === 'active'));
+  const info = await ask(a, 'query-migrate');
+  assert.equal(result['totalTimeMs'], info['total-time']);
+  assert.equal(result['downtimeMs'], info['downtime']);
+  assert.deepEqual(result['ram'], info['ram']);
+  assert.deepEqual([result['source'], result['destination']], ['postmigrate', 'running']);
+  assert.deepEqual((await ask<Verdict>(b, 'x-workload-verify')).details, []);
+  assert.equal((await ask(b, 'query-status'))['status'], 'running', 'verification sets it running again');
+  const again = new Spawned(t, ['migrate', a, b, '--json']);
+  assert.equal(((await again.result(1))['error'] as { code: string }).code, 'PEER_STATE');
+});
+
+test('migrate to a URI, and to a tcp port that the destination chooses', async (t) => {
+  const folder = await temporaryFolder(t);
+  const [a, b, c] = [join(folder, 'a'), join(folder, 'b'), join(folder, 'c')];
+  await startRun(t, a, ...SMALL);
+  const second = await startRun(t, b, ...SMALL, '--incoming', 'tcp:127.0.0.1:0');
+  const { uri } = await second.line('ready');
+  assert.match(String(uri), /^tcp:127\.0\.0\.1:[1-9]\d*$/);
+  await new Spawned(t, ['migrate', a, String(uri), '--json', '--set', 'max-bandwidth=0']).result(0);
+  await startRun(t, c, ...SMALL, '--incoming', 'defer');
+  await new Spawned(t, ['migrate', b, c, '--uri', 'tcp:127.0.0.1:0', '--json', '--set', 'max-bandwidth=0']).result(0);
+  assert.equal((await ask<Verdict>(c, 'x-workload-verify')).verified, true);
+});
+
+test('nobody there: status 1, and the guest runs', async (t) => {
+  const folder = await temporaryFolder(t);
+  const a = join(folder, 'a');
+  await startRun(t, a, ...SMALL);
+  const result = await new Spawned(t, ['migrate', a, `unix:${join(folder, 'nobody')}`, '--json']).result(1);
+  assert.equal(result['status'], 'failed');
+  assert.equal(result['source'], 'running');
+  assert.match(String(result['message']), /The guest still runs on the source/);
+  assert.equal((await ask(a, 'query-status'))['status'], 'running');
+  const noQmp = await new Spawned(t, ['migrate', join(folder, 'no-qmp'), a, '--json']).result(1);
+  assert.equal((noQmp['error'] as { code: string }).code, 'QMP_CONNECT_FAILED');
+});
+
+test('Ctrl-C cancels: status 130, the guest runs on the source, the destination is free of it', async (t) => {
+  const folder = await temporaryFolder(t);
+  const [a, b] = [join(folder, 'a'), join(folder, 'b')];
+  await startRun(t, a, ...SMALL);
+  await startRun(t, b, ...SMALL, '--incoming', 'defer');
+  const migrate = new Spawned(t, ['migrate', a, b, '--json', '--set', 'max-bandwidth=1M']);
+  await migrate.line(({ status }) => status === 'active');
+  migrate.kill('SIGINT');
+  const result = await migrate.result(130);
+  assert.equal(result['status'], 'cancelled');
+  assert.equal(result['source'], 'running');
+  assert.match(String(result['message']), /The guest still runs on the source/);
+  assert.equal((await ask(a, 'query-status'))['status'], 'running');
+  assert.equal((await ask<Verdict>(a, 'x-workload-verify')).verified, true);
+});
+
+test('run: quit ends it with 0, a signal with 130, a migration that fails to arrive with 1 and the reason', async (t) => {
+  const folder = await temporaryFolder(t);
+  const quitting = await startRun(t, join(folder, 'a'), ...SMALL);
+  await ask(join(folder, 'a'), 'quit');
+  assert.equal((await quitting.result(0))['status'], 'completed');
+  const ended = await startRun(t, join(folder, 'b'), ...SMALL);
+  ended.kill('SIGTERM');
+  assert.equal((await ended.result(130))['status'], 'cancelled');
+  const waiting = await startRun(t, join(folder, 'c'), ...SMALL, '--incoming', 'exec:echo nonsense');
+  const { error } = (await waiting.result(1)) as unknown as { error: { message: string } };
+  assert.match(error.message, /magic|header|expected/i);
+});
+
+test('a run process started paused waits for cont', async (t) => {
+  const qmp = join(await temporaryFolder(t), 'a');
+  await startRun(t, qmp, ...SMALL, '--paused');
+  assert.deepEqual(await ask(qmp, 'query-status'), { running: false, status: 'prelaunch' });
+  assert.equal((await ask(qmp, 'x-workload-status'))['operations'], 0);
+  await ask(qmp, 'cont');
+  assert.equal((await ask(qmp, 'query-status'))['running'], true);
+});

@@ -13,7 +13,7 @@ import { VERSION_INFO } from './version.ts';
 const REQUESTS_WAITING_MAX = 64;
 /** Bytes kept for a client that does not read; beyond, it is cut off. Replies wait for their turn: it is events that pile up. */
 const OUTPUT_BYTES_MAX = 1024 * 1024;
-/** How long the reply under way may take once the server closes, ms. */
+/** How long the reply under way and the end of the connection may take once it is to be closed, ms. */
 const FAREWELL_MS = 1000;
 
 export class Session {
@@ -40,7 +40,7 @@ export class Session {
 
   /** `message` is a whole event; clients that have not negotiated yet do not get it. */
   event(message: object): void {
-    if (!this.#negotiated || this.#stream.destroyed) return;
+    if (!this.#negotiated || !this.#stream.writable) return;
     this.#send(message);
     if (this.#stream.writableLength > OUTPUT_BYTES_MAX) this.#stream.destroy();
   }
@@ -49,9 +49,8 @@ export class Session {
   async close(): Promise<void> {
     this.#frames.length = 0;
     this.#finish();
-    const timer = setTimeout(() => this.#stream.destroy(), FAREWELL_MS);
+    this.#limit();
     await this.closed;
-    clearTimeout(timer);
   }
 
   #received(bytes: Buffer): void {
@@ -66,18 +65,26 @@ export class Session {
     void this.#work();
   }
 
+  /** From now on the connection lives no longer than a farewell takes, whatever the client does. */
+  #limit(): void {
+    const timer = setTimeout(() => this.#stream.destroy(), FAREWELL_MS);
+    void this.closed.then(() => clearTimeout(timer));
+  }
+
   async #work(): Promise<void> {
     if (this.#working) return;
     this.#working = true;
-    for (let frame = this.#frames.shift(); frame !== undefined; frame = this.#frames.shift()) {
+    while (!this.#stream.destroyed) {
+      const frame = this.#frames.shift();
+      if (frame === undefined) break;
       const reply = await this.#answer(frame);
-      if (this.#stream.destroyed) return;
+      if (this.#stream.destroyed) break;
       this.#send(reply);
       if (this.#stream.writableNeedDrain) await this.#drained();
     }
     this.#working = false;
+    this.#stream.resume();
     if (this.#ending) this.#stream.end();
-    else this.#stream.resume();
   }
 
   async #answer(frame: Frame): Promise<object> {
@@ -97,6 +104,7 @@ export class Session {
         throw refuse('GenericError', `JSON parse error: stray byte 0x${frame.byte.toString(16).padStart(2, '0')}`);
       case 'overflow':
         this.#ending = true;
+        this.#limit();
         throw refuse('GenericError', `JSON parse error: the message is ${frame.reason}; the connection ends here`);
       case 'text': {
         const read = readJson(frame.text);

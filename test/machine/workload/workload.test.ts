@@ -26,13 +26,13 @@ for (const pattern of PATTERNS) {
     await assertVerified(source);
     if (running) assert.ok(destination.statistics.operations > source.statistics.operations);
     assert.deepEqual(destination.program, source.program, 'the destination has taken the program over');
-    assert.ok(destination.statistics.lastStopMs > 0, 'the guest has seen that it was stopped');
+    if (running) assert.ok(destination.statistics.lastStopMs > 0, 'the guest has seen that it was stopped');
   });
 }
 
 test('two machines send each other the guest twenty times', async (t) => {
-  let here = await machineFor(t, { ram: MIB, seed: 3 });
-  let there = await machineFor(t, { ram: MIB, incoming: true });
+  let here = await machineFor(t, { ram: MIB, vcpus: 1, seed: 3 });
+  let there = await machineFor(t, { ram: MIB, vcpus: 1, incoming: true });
   await here.resume();
   for (let i = 0; i < 20; i++) {
     await operations(here, 500);
@@ -330,7 +330,7 @@ test('one wrong byte anywhere is found and named', async (t) => {
       assert.deepEqual([bad?.block, bad?.page, bad?.offset], [block.idstr, page, offset - (offset % 4)]);
       assert.equal(bad!.found, (bad!.expected ^ (flip << (8 * (offset % 4)))) >>> 0);
     }),
-    { seed: 6, numRuns: 12 },
+    { seed: 6, numRuns: 8 },
   );
   await assertVerified(machine);
 });

@@ -15,7 +15,11 @@ import type { ReportedSection } from './report.ts';
 
 export type AnalyzeFault =
   | { readonly code: 'INSPECT_NO_DESCRIPTION' }
-  | { readonly code: 'INSPECT_NOT_DESCRIBED'; readonly idstr: string; readonly offset: number };
+  | { readonly code: 'INSPECT_NOT_DESCRIBED'; readonly idstr: string; readonly offset: number }
+  | { readonly code: 'INSPECT_TOO_LARGE'; readonly field: string; readonly bytes: number };
+
+/** Bytes of one field that are spelled out: three characters each, and a JavaScript string ends at 512 Mi of them. */
+const SPELLED_MAX = 64 * 1024 * 1024;
 
 type Json = string | boolean | Json[] | { [name: string]: Json };
 
@@ -112,7 +116,11 @@ function add(into: { [name: string]: Json }, name: string, value: Json): void {
   else into[name] = [there, value];
 }
 
-function leafValue({ type, size }: WalkedLeaf, bytes: Buffer): Json {
+function leafValue({ name, type, size }: WalkedLeaf, bytes: Buffer): Json {
+  if (size > SPELLED_MAX) {
+    const fault: AnalyzeFault = { code: 'INSPECT_TOO_LARGE', field: name, bytes: size };
+    throw new FerryError(fault, `field ${name} of ${size} bytes is too large to be spelled out`);
+  }
   if (size > 0 && (SIGNED.has(type) || UNSIGNED.has(type))) {
     const hex = bytes.toString('hex');
     const value = BigInt.asIntN(8 * size, BigInt(`0x${hex}`));

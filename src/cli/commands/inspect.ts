@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { type FileHandle, open } from 'node:fs/promises';
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import { explain } from '../../base/index.ts';
+import { asError, explain } from '../../base/index.ts';
 import {
   analyzeDescription,
   analyzeState,
@@ -17,6 +17,7 @@ import {
 } from '../../inspect/index.ts';
 import { EXIT } from '../exit-status.ts';
 import { examples } from '../options.ts';
+import { errorFacts } from '../render/outcome.ts';
 
 interface InspectFlags {
   readonly offset: number;
@@ -67,7 +68,7 @@ async function run(path: string, flags: InspectFlags): Promise<void> {
   } catch (thrown) {
     process.exitCode = EXIT.failed;
     if (flags.json === true)
-      await print([`${JSON.stringify({ type: 'result', status: 'failed', error: explain(thrown) })}\n`]);
+      await print([line({ type: 'result', status: 'failed', error: errorFacts(asError(thrown)) })]);
     else process.stderr.write(`vmferry: ${explain(thrown)}\n`);
   } finally {
     await file?.close();
@@ -101,7 +102,9 @@ function line(value: object): string {
 
 async function print(texts: Iterable<string> | AsyncIterable<string>): Promise<void> {
   for await (const text of texts) {
-    if (!process.stdout.write(text)) await once(process.stdout, 'drain');
+    // A reader that has gone away (`| head`) wants no more.
+    if (process.stdout.destroyed) return;
+    if (!process.stdout.write(text)) await once(process.stdout, 'drain').catch(() => {});
   }
 }
 

@@ -18,28 +18,65 @@ export function deviceText({ section, body, fields }: InspectedDevice, paint: Pa
 function bodyLines(from: WalkedBody, body: Buffer, depth: number, paint: Paint): string[] {
   const indent = '  '.repeat(depth);
   const lines: string[] = [];
-  const width = from.fields.reduce((max, { name }) => Math.max(max, name.length + 4), 0);
-  from.fields.forEach((field, i) => {
-    const name = printable(field.name) + elementIndex(from.fields, i);
+  const entries = elements(from.fields, body);
+  const width = entries.reduce((max, { label, field }) => Math.max(max, field.kind === 'leaf' ? label.length : 0), 0);
+  for (const { label, field } of entries) {
     if (field.kind === 'leaf') {
-      lines.push(`${indent}${name.padEnd(width)}  ${leafText(field, body)}  ${paint.dim(printable(field.type))}`);
+      lines.push(`${indent}${label.padEnd(width)}  ${leafText(field, body)}  ${paint.dim(printable(field.type))}`);
     } else {
-      lines.push(`${indent}${name}  ${paint.dim(title(field.body))}`, ...bodyLines(field.body, body, depth + 1, paint));
+      lines.push(
+        `${indent}${label}  ${paint.dim(title(field.body))}`,
+        ...bodyLines(field.body, body, depth + 1, paint),
+      );
     }
-  });
+  }
   for (const sub of from.subsections) {
     lines.push(`${indent}subsection ${paint.dim(title(sub))}`, ...bodyLines(sub, body, depth + 1, paint));
   }
   return lines;
 }
 
-/** `[3]` for an element of an array that is described one by one. */
-function elementIndex(fields: readonly WalkedField[], i: number): string {
-  const { name } = fields[i]!;
-  if (fields[i - 1]?.name !== name && fields[i + 1]?.name !== name) return '';
-  let first = i;
-  while (fields[first - 1]?.name === name) first--;
-  return `[${i - first}]`;
+interface Element {
+  readonly label: string;
+  readonly field: WalkedField;
+}
+
+/**
+ * The fields with what they are called: neighbours that share a name are one array (`sq[1]`). A marker in front of an element says
+ * nothing that the element does not, and null pointers in a row are one line (`sq[2..64]`).
+ */
+function elements(fields: readonly WalkedField[], body: Buffer): Element[] {
+  const found: Element[] = [];
+  for (let i = 0; i < fields.length; ) {
+    const field = fields[i]!;
+    const name = printable(field.name);
+    let end = i + 1;
+    while (fields[end]?.name === field.name) end++;
+    if (end === i + 1) found.push({ label: name, field });
+    else found.push(...arrayElements(name, fields.slice(i, end), body));
+    i = end;
+  }
+  return found;
+}
+
+function arrayElements(name: string, array: readonly WalkedField[], body: Buffer): Element[] {
+  const found: Element[] = [];
+  let index = 0;
+  for (let i = 0; i < array.length; i++) {
+    const field = array[i]!;
+    if (isPointer(field, body, 'valid')) continue;
+    const first = index++;
+    if (isPointer(field, body, 'null')) {
+      for (; i + 1 < array.length && isPointer(array[i + 1]!, body, 'null'); i++) index++;
+    }
+    found.push({ label: `${name}[${first === index - 1 ? first : `${first}..${index - 1}`}]`, field });
+  }
+  return found;
+}
+
+function isPointer(field: WalkedField, body: Buffer, value: 'valid' | 'null'): boolean {
+  if (field.kind !== 'leaf' || (field.type !== 'ptr-marker' && field.type !== 'nullptr')) return false;
+  return fieldValue(field, body.subarray(field.offset, field.offset + field.size)) === value;
 }
 
 function title({ vmsdName, version }: WalkedBody): string {

@@ -181,20 +181,21 @@ function vmdescConfiguration({ machineType, targetPageBits, capabilities, uuid }
   const subsections: VmdescStruct[] = [];
   const add = (name: string, fields: VmdescField[]) =>
     subsections.push({ vmsd_name: `configuration/${name}`, version: 1, fields });
-  if (targetPageBits !== undefined) add('target-page-bits', [{ name: 'page_bits', type: 'uint32', size: 4 }]);
-  if (capabilities !== undefined && capabilities.length > 0) {
-    const indexed = capabilities.length > 1;
+  if (targetPageBits !== undefined) add('target-page-bits', [{ name: 'target_page_bits', type: 'uint32', size: 4 }]);
+  const [firstCapability] = capabilities ?? [];
+  if (capabilities !== undefined && firstCapability !== undefined) {
     add('capabilities', [
       { name: 'caps_count', type: 'uint32', size: 4 },
-      ...capabilities.map((name, index) => ({
+      // QEMU takes the first for all of them; a capability is read by its own length.
+      {
         name: 'capabilities',
-        ...(indexed && { index }),
+        ...(capabilities.length > 1 && { array_len: capabilities.length }),
         type: 'capability',
-        size: 1 + name.length,
-      })),
+        size: 1 + firstCapability.length,
+      },
     ]);
   }
-  if (uuid !== undefined) add('uuid', [{ name: 'uuid', type: 'buffer', size: 16 }]);
+  if (uuid !== undefined) add('uuid', [{ name: 'uuid.data', array_len: 16, type: 'uint8', size: 1 }]);
   return {
     vmsd_name: 'configuration',
     version: 1,

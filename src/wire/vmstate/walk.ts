@@ -87,15 +87,13 @@ class Walk {
   #field({ name, type, size, struct, array_len }: VmdescField, path: string, into: WalkedField[]): void {
     const reader = this.#reader;
     const count = array_len ?? 1;
+    if (type === 'capability') {
+      // A cstr each, of which `size` knows only the first.
+      for (let i = 0; i < count; i++) into.push(this.#leaf(name, type, 1 + (reader.bytes[reader.pos] ?? 0), 1, path));
+      return;
+    }
     if (struct === undefined) {
-      // Elements of no bytes must not be many either: who shows them has to go through them.
-      this.#spend(size === 0 ? count : 1, path);
-      const offset = reader.pos - this.#start;
-      if (size * count > reader.available) {
-        mismatch(reader, path, `${count} times ${size} bytes (${type})`, `${reader.available} bytes`);
-      }
-      reader.pos += size * count;
-      into.push({ kind: 'leaf', name, type, offset, size, count });
+      into.push(this.#leaf(name, type, size, count, path));
       return;
     }
     for (let i = 0; i < count; i++) {
@@ -103,6 +101,18 @@ class Walk {
       const body = this.body(struct, path);
       into.push({ kind: 'struct', name, offset: body.offset, size: body.size, body });
     }
+  }
+
+  #leaf(name: string, type: string, size: number, count: number, path: string): WalkedLeaf {
+    const reader = this.#reader;
+    // Elements of no bytes must not be many either: who shows them has to go through them.
+    this.#spend(size === 0 ? count : 1, path);
+    const offset = reader.pos - this.#start;
+    if (size * count > reader.available) {
+      mismatch(reader, path, `${count} times ${size} bytes (${type})`, `${reader.available} bytes`);
+    }
+    reader.pos += size * count;
+    return { kind: 'leaf', name, type, offset, size, count };
   }
 
   #subsection(sub: VmdescStruct, path: string): WalkedBody {

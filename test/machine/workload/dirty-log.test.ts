@@ -101,7 +101,7 @@ async function writer(t: TestContext, order: LoggedWriterStart['order']) {
     order,
     memory: new SharedArrayBuffer(MIB),
     log: new SharedArrayBuffer(layout.flatPageCount / 8),
-    control: new SharedArrayBuffer(8),
+    control: new SharedArrayBuffer(12),
   };
   const thread = new Worker(new URL('./logged-writer-thread.js', import.meta.url), { workerData: start, execArgv: [] });
   t.after(() => thread.terminate());
@@ -125,10 +125,12 @@ for (const [order, lost] of [
     const copy = new Copy(memory);
     copy.all();
     const deadline = performance.now() + 20_000;
-    // Some hundred rounds, each with new writes in it.
-    for (let written = 0; written < 20_000; written = Atomics.load(control, 1)) {
+    // Every page at least twice.
+    for (let written = 0; written < 600; written = Atomics.load(control, 1)) {
       assert.ok(performance.now() < deadline, `${written} writes`);
       copy.round();
+      Atomics.add(control, 2, 1);
+      Atomics.notify(control, 2);
       await new Promise((resolve) => setImmediate(resolve));
     }
     Atomics.store(control, 0, 1);

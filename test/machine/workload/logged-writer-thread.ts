@@ -6,7 +6,7 @@ export interface LoggedWriterStart {
   readonly order: 'store-first' | 'mark-first';
   readonly memory: SharedArrayBuffer;
   readonly log: SharedArrayBuffer;
-  /** [0]: 1 = stop; [1]: writes done. */
+  /** [0]: 1 = stop; [1]: writes done; [2]: harvests done. */
   readonly control: SharedArrayBuffer;
 }
 
@@ -16,20 +16,21 @@ const log = new Int32Array(start.log);
 const control = new Int32Array(start.control);
 const pageCount = start.memory.byteLength / 4096;
 
-/** Long enough that a harvest often falls between mark and store. */
-function dawdle(): void {
-  for (let i = 0; i < 2000; i++) Atomics.load(control, 0);
+/** Until a harvest, and the copying after it, has come between. */
+function awaitHarvest(): void {
+  const rounds = Atomics.load(control, 2);
+  while (Atomics.load(control, 0) === 0 && Atomics.load(control, 2) === rounds) Atomics.wait(control, 2, rounds, 100);
 }
 
 for (let write = 0; Atomics.load(control, 0) === 0; write++) {
   const page = write % pageCount;
   if (start.order === 'mark-first') {
     markDirty(log, page);
-    dawdle();
+    awaitHarvest();
   }
   words[page * 1024]!++;
   if (start.order === 'store-first') {
-    dawdle();
+    awaitHarvest();
     markDirty(log, page);
   }
   Atomics.add(control, 1, 1);

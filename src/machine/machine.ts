@@ -52,6 +52,8 @@ export interface SourceMachine {
    * (the same object each time); a file reads ahead and answers with a promise.
    */
   window(block: number, page: number): PageWindow | Promise<PageWindow>;
+  /** Pages of the block that may be other than zero, if the machine knows without looking (a file); the rest need no window. */
+  pageMap?(block: number): Uint32Array | undefined;
 
   /** A machine that never runs (checkpoint) has none: every page is sent once. */
   readonly dirtyLog: DirtyLog | undefined;

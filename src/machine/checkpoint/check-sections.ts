@@ -1,0 +1,25 @@
+import { parseVmdesc, type SplitSection, splitDeviceSections } from '../../wire/index.ts';
+import { checkpointError } from './errors.ts';
+
+/** FULL sections one after another, at `origin` of the file. */
+export interface SectionBytes {
+  readonly bytes: Buffer;
+  readonly origin: number;
+}
+
+/**
+ * The sections in `parts` as the stream's description splits them. While a stream is read their ends are found by their footers, which can
+ * be wrong; the description decides. Throws CHECKPOINT_DEVICES if it does not fit the bytes.
+ */
+export function checkSections(path: string, description: string, parts: readonly SectionBytes[]): SplitSection[] {
+  try {
+    const vmdesc = parseVmdesc(description);
+    return parts.flatMap(({ bytes, origin }) => splitDeviceSections(bytes, vmdesc, origin, path));
+  } catch (error) {
+    throw checkpointError(
+      { code: 'CHECKPOINT_DEVICES', path },
+      'the device sections are not what the description of the stream says',
+      error,
+    );
+  }
+}

@@ -1,0 +1,212 @@
+import { readSync } from 'node:fs';
+import { getSystemErrorName } from 'node:util';
+import { Worker } from 'node:worker_threads';
+import { assert, clearBit, newBitmap, setBit, testBit } from '../../base/index.ts';
+import type { RamSink } from '../machine.ts';
+import { checkpointError, ioError } from './errors.ts';
+import { type FromPageWriter, newPageQueue, type PageQueue, type PageWriterStart, STOP, Word } from './page-queue.ts';
+
+/** Room for pages that wait to be written, bytes. A batch of the stream may bring as much at once. */
+const QUEUE_BYTES = 16 * 1024 * 1024;
+/** Pages are published to the writer in groups: a word that two processors fight over costs more than the page. */
+const PUBLISH_PAGES = 32;
+/** `page` waits at most this long for room without any progress, ms. */
+const STALL_MS = 60_000;
+/** Table that says quickly that a page is not in the queue. */
+const FILTER_SIZE = 16_384;
+
+export interface PageRegion {
+  /** File offset of the block's first page, bytes. */
+  readonly pagesOffset: number;
+  readonly pageCount: number;
+}
+
+/** Takes pages of RAM on the event loop and gets them written by a thread of its own. */
+export class PageWriter implements RamSink {
+  /** One for each block: pages that are not zero. */
+  readonly bitmaps: readonly Uint32Array[];
+  /** Blocks of which any page has come, zero pages included. */
+  readonly touched: boolean[];
+  readonly #path: string;
+  readonly #fd: number;
+  readonly #regions: readonly PageRegion[];
+  readonly #queue: PageQueue;
+  readonly #data: Buffer;
+  readonly #slots: number;
+  readonly #thread: Worker;
+  readonly #ended: Promise<void>;
+  /** Pages put into the ring so far (published or not), and those known to be written. */
+  #staged = 0;
+  #reaped = 0;
+  /** How many pages between #reaped and #staged have this hash. */
+  readonly #filter = new Uint16Array(FILTER_SIZE);
+  #failure: Error | undefined;
+  #stopping = false;
+  #waiters: { resolve(): void; reject(error: Error): void }[] = [];
+
+  /** `fd`: open for reading and writing; to be closed only after `end` or `abandon`. `path` is for messages. */
+  constructor(path: string, fd: number, regions: readonly PageRegion[], pageSize: number) {
+    this.#path = path;
+    this.#fd = fd;
+    this.#regions = regions;
+    this.#queue = newPageQueue(QUEUE_BYTES, pageSize);
+    this.#data = Buffer.from(this.#queue.data.buffer);
+    this.#slots = this.#queue.offsets.length;
+    this.bitmaps = regions.map((region) => newBitmap(region.pageCount));
+    this.touched = regions.map(() => false);
+    this.#thread = new Worker(new URL('./page-writer-thread.js', import.meta.url), {
+      name: 'page-writer',
+      workerData: { queue: this.#queue, fd } satisfies PageWriterStart,
+      execArgv: [],
+      resourceLimits: { maxYoungGenerationSizeMb: 1, maxOldGenerationSizeMb: 16 },
+    });
+    this.#thread.on('message', (message: FromPageWriter) => this.#hear(message));
+    this.#thread.on('error', (error) => this.#fail(ioError(path, 'write pages', error)));
+    this.#ended = new Promise((resolve) => {
+      this.#thread.once('exit', () => {
+        if (!this.#stopping) this.#fail(ioError(path, 'write pages', new Error('the writing thread ended')));
+        resolve();
+      });
+    });
+  }
+
+  page(block: number, offset: number, from: Buffer, at: number): void {
+    const { pageSize, offsets } = this.#queue;
+    if (((this.#staged - this.#reaped) | 0) === this.#slots) this.#waitForRoom();
+    const fileOffset = this.#regions[block]!.pagesOffset + offset;
+    const slot = (this.#staged & 0x7fffffff) % this.#slots;
+    from.copy(this.#data, slot * pageSize, at, at + pageSize);
+    offsets[slot] = fileOffset;
+    this.#filter[(fileOffset / pageSize) % FILTER_SIZE]!++;
+    setBit(this.bitmaps[block]!, offset / pageSize);
+    this.touched[block] = true;
+    this.#staged = (this.#staged + 1) | 0;
+    if (this.#staged % PUBLISH_PAGES === 0) this.#publish();
+  }
+
+  zero(block: number, offset: number): void {
+    clearBit(this.bitmaps[block]!, offset / this.#queue.pageSize);
+    this.touched[block] = true;
+  }
+
+  read(block: number, offset: number, into: Buffer): void {
+    const { pageSize, offsets } = this.#queue;
+    if (!testBit(this.bitmaps[block]!, offset / pageSize)) {
+      into.fill(0, 0, pageSize);
+      return;
+    }
+    const fileOffset = this.#regions[block]!.pagesOffset + offset;
+    if (this.#filter[(fileOffset / pageSize) % FILTER_SIZE]! > 0) {
+      // The newest version counts.
+      for (let n = this.#staged; n !== this.#reaped; ) {
+        n = (n - 1) | 0;
+        const slot = (n & 0x7fffffff) % this.#slots;
+        if (offsets[slot] !== fileOffset) continue;
+        this.#data.copy(into, 0, slot * pageSize, (slot + 1) * pageSize);
+        return;
+      }
+    }
+    const count = readSync(this.#fd, into, 0, pageSize, fileOffset);
+    assert(count === pageSize, 'a page that was written can be read');
+  }
+
+  /** Resolves when half of the room is free; undefined if it is. Throws what the writer ran into. */
+  drain(): Promise<void> | undefined {
+    this.#publish();
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
+    const half = this.#slots / 2;
+    return ((this.#staged - this.#reaped) | 0) <= half ? undefined : this.#reach(half);
+  }
+
+  /** Resolves when every page is in the file and the thread has ended. */
+  async end(): Promise<void> {
+    this.#publish();
+    await this.#reach(0);
+    this.#stop(STOP.WHEN_EMPTY);
+    await this.#ended;
+  }
+
+  /** Ends the thread, written or not. Never throws. */
+  async abandon(): Promise<void> {
+    this.#stop(STOP.NOW);
+    await this.#ended;
+    this.#fail(checkpointError({ code: 'CHECKPOINT_CLOSED', path: this.#path }, 'the checkpoint was given up'));
+  }
+
+  #publish(): void {
+    const { control } = this.#queue;
+    Atomics.store(control, Word.PUBLISHED, this.#staged);
+    this.#signal();
+    this.#reap();
+  }
+
+  #signal(): void {
+    const { control } = this.#queue;
+    Atomics.add(control, Word.SIGNAL, 1);
+    Atomics.notify(control, Word.SIGNAL);
+  }
+
+  /** Forgets pages that are in the file by now. */
+  #reap(): void {
+    const { control, offsets, pageSize } = this.#queue;
+    const written = Atomics.load(control, Word.WRITTEN);
+    for (; this.#reaped !== written; this.#reaped = (this.#reaped + 1) | 0) {
+      const slot = (this.#reaped & 0x7fffffff) % this.#slots;
+      this.#filter[(offsets[slot]! / pageSize) % FILTER_SIZE]!--;
+    }
+  }
+
+  /** A sink cannot wait on a promise, so when a batch overflows the queue the event loop waits with it. */
+  #waitForRoom(): void {
+    const { control } = this.#queue;
+    this.#publish();
+    while (((this.#staged - this.#reaped) | 0) === this.#slots) {
+      if (Atomics.load(control, Word.FAILED) !== 0) {
+        this.#hear('failed');
+        throw this.#failure;
+      }
+      if (Atomics.wait(control, Word.WRITTEN, this.#reaped, STALL_MS) === 'timed-out') {
+        throw ioError(this.#path, 'write pages', Object.assign(new Error('no progress'), { code: 'ETIMEDOUT' }));
+      }
+      this.#reap();
+    }
+  }
+
+  /** Resolves when at most `pages` wait to be written. All of them are published. */
+  async #reach(pages: number): Promise<void> {
+    const { control } = this.#queue;
+    for (;;) {
+      this.#reap();
+      if (this.#failure !== undefined) throw this.#failure;
+      if (((this.#staged - this.#reaped) | 0) <= pages) return;
+      const told = new Promise<void>((resolve, reject) => {
+        this.#waiters.push({ resolve, reject });
+      });
+      Atomics.store(control, Word.WANTED, pages);
+      // The writer looks at WANTED only after a write: had it just done the last one, nobody would tell.
+      if (((this.#staged - Atomics.load(control, Word.WRITTEN)) | 0) <= pages) this.#hear('low');
+      await told;
+    }
+  }
+
+  #hear(message: FromPageWriter): void {
+    if (message === 'failed') {
+      const errno = Atomics.load(this.#queue.control, Word.FAILED);
+      const code = errno < 0 ? getSystemErrorName(errno) : 'unknown';
+      this.#fail(ioError(this.#path, 'write pages', Object.assign(new Error(code), { code })));
+      return;
+    }
+    for (const waiter of this.#waiters.splice(0)) waiter.resolve();
+  }
+
+  #fail(error: Error): void {
+    this.#failure ??= error;
+    for (const waiter of this.#waiters.splice(0)) waiter.reject(this.#failure);
+  }
+
+  #stop(how: number): void {
+    this.#stopping = true;
+    Atomics.store(this.#queue.control, Word.STOP, how);
+    this.#signal();
+  }
+}

@@ -1,0 +1,216 @@
+/** A checkpoint to send from: RAM and device state out of a mapped-ram file, written by vmferry or by QEMU >= 9.0. */
+import { type FileHandle, open } from 'node:fs/promises';
+import { newBitmap } from '../../base/index.ts';
+import {
+  bitmapFromWire,
+  decodeBody,
+  globalState,
+  RECV_BITMAP_BYTES_MAX,
+  type SectionHeader,
+  type StreamRamBlock,
+  wireBitmapBytes,
+} from '../../wire/index.ts';
+import type { DeviceSection, PageWindow, RamBlock, RunState, SavedDevices, SourceMachine } from '../machine.ts';
+import { checkSections } from './check-sections.ts';
+import { checkpointError, ioError, unsupported } from './errors.ts';
+import { readAt, requireFileOrNothing } from './file.ts';
+import { type BlockPages, PageReader } from './page-reader.ts';
+import { type CheckpointOutline, type FoundSection, scanCheckpoint } from './scan.ts';
+
+const LEGACY_PAGE_BITS = 12;
+
+/** Run states a machine that does not run can be in; `running` becomes `paused`. */
+const STANDING = new Set<string>(['prelaunch', 'paused', 'postmigrate', 'shutdown', 'internal-error']);
+
+export interface CheckpointOptions {
+  /** Where in the file the checkpoint begins, bytes (file:PATH,offset=N). */
+  readonly offset?: number;
+}
+
+interface Parts {
+  readonly file: FileHandle;
+  readonly path: string;
+  readonly outline: CheckpointOutline;
+  readonly blocks: readonly BlockPages[];
+  readonly early: readonly DeviceSection[];
+  readonly devices: readonly LocatedSection[];
+  readonly runState: RunState;
+}
+
+interface LocatedSection {
+  readonly section: SectionHeader;
+  readonly bodyOffset: number;
+  readonly bodyLength: number;
+}
+
+export class CheckpointReader implements SourceMachine {
+  readonly machineType: string;
+  readonly uuid: Uint8Array | undefined;
+  readonly targetPageSize: number;
+  readonly ram: readonly RamBlock[];
+  readonly dirtyLog = undefined;
+  readonly iterables = [];
+  readonly earlyDevices: readonly DeviceSection[];
+  /** The checkpoint lacks RAM that was shared (x-ignore-shared): it can only go where that RAM is. */
+  readonly ignoreShared: boolean;
+  readonly #parts: Parts;
+  readonly #pages: PageReader;
+  #runState: RunState;
+
+  /**
+   * Opens a checkpoint and checks all of it but the content of its pages. Throws CHECKPOINT_IO, CHECKPOINT_PATH, CHECKPOINT_NOT_MAPPED,
+   * CHECKPOINT_UNSUPPORTED, CHECKPOINT_DEVICES, WireError.
+   */
+  static async open(path: string, options: CheckpointOptions = {}): Promise<CheckpointReader> {
+    await requireFileOrNothing(path);
+    const file = await open(path, 'r').catch((error) => {
+      throw ioError(path, 'open the checkpoint', error);
+    });
+    try {
+      const outline = await scanCheckpoint(file, path, options.offset ?? 0);
+      const located = (found: readonly FoundSection[]) => locateSections(file, path, found, outline.description);
+      const devices = await located(outline.devices);
+      return new CheckpointReader({
+        file,
+        path,
+        outline,
+        blocks: await Promise.all(outline.blocks.map((block) => readBitmap(file, path, block))),
+        early: await readBodies(file, path, await located(outline.early)),
+        devices,
+        runState: await readRunState(file, path, devices),
+      });
+    } catch (error) {
+      await file.close();
+      throw error;
+    }
+  }
+
+  private constructor(parts: Parts) {
+    const { configuration, blocks } = parts.outline;
+    this.#parts = parts;
+    this.machineType = configuration.machineType;
+    this.uuid = configuration.uuid;
+    this.targetPageSize = 1 << (configuration.targetPageBits ?? LEGACY_PAGE_BITS);
+    this.ignoreShared = configuration.capabilities?.includes('x-ignore-shared') === true;
+    this.ram = blocks.map(({ idstr, usedLength, guestAddress }, index) => ({
+      index,
+      idstr,
+      usedLength,
+      // Unknown: it is that of the memory, not of the file.
+      pageSize: this.targetPageSize,
+      guestAddress: guestAddress ?? 0,
+      shared: this.ignoreShared && parts.blocks[index]!.bitmap.every((word) => word === 0),
+    }));
+    this.earlyDevices = parts.early;
+    this.#runState = parts.runState;
+    this.#pages = new PageReader(parts.blocks, this.targetPageSize, async (position, into) => {
+      await readWhole(parts.file, parts.path, position, into);
+    });
+  }
+
+  /** What the machine was when it was saved; a running one stands paused here. */
+  get runState(): RunState {
+    return this.#runState;
+  }
+
+  window(block: number, page: number): PageWindow | Promise<PageWindow> {
+    return this.#pages.window(block, page);
+  }
+
+  pageMap(block: number): Uint32Array {
+    return this.#parts.blocks[block]!.bitmap;
+  }
+
+  async stop(state: RunState): Promise<void> {
+    this.#runState = state;
+  }
+
+  async resume(): Promise<void> {
+    this.#runState = this.#parts.runState;
+  }
+
+  setRunState(state: RunState): void {
+    this.#runState = state;
+  }
+
+  throttle(): void {}
+
+  /** The sections as they were saved, the global state too: what ran then runs again at the destination. */
+  async saveDevices(): Promise<SavedDevices> {
+    const { file, path, devices, outline } = this.#parts;
+    return { sections: await readBodies(file, path, devices), description: outline.description };
+  }
+
+  async close(): Promise<void> {
+    await this.#pages.idle();
+    await this.#parts.file.close();
+  }
+}
+
+/** Where the bodies of `found` are: by the description if there is one, else as their footers say. */
+async function locateSections(
+  file: FileHandle,
+  path: string,
+  found: readonly FoundSection[],
+  description: string | undefined,
+): Promise<readonly LocatedSection[]> {
+  if (description === undefined || description === '') return found;
+  const runs: { origin: number; length: number }[] = [];
+  for (const { offset, length } of found) {
+    const last = runs.at(-1);
+    if (last !== undefined && last.origin + last.length === offset) last.length += length;
+    else runs.push({ origin: offset, length });
+  }
+  const parts = runs.map(async ({ origin, length }) => {
+    const bytes = Buffer.allocUnsafe(length);
+    await readWhole(file, path, origin, bytes);
+    return { origin, bytes };
+  });
+  return checkSections(path, description, await Promise.all(parts));
+}
+
+async function readBodies(
+  file: FileHandle,
+  path: string,
+  located: readonly LocatedSection[],
+): Promise<DeviceSection[]> {
+  const sections: DeviceSection[] = [];
+  for (const { section, bodyOffset, bodyLength } of located) {
+    const body = Buffer.allocUnsafe(bodyLength);
+    await readWhole(file, path, bodyOffset, body);
+    const { idstr, instance, version } = section;
+    sections.push({ idstr, instance, version, body });
+  }
+  return sections;
+}
+
+async function readRunState(file: FileHandle, path: string, located: readonly LocatedSection[]): Promise<RunState> {
+  const [section] = await readBodies(
+    file,
+    path,
+    located.filter(({ section }) => section.idstr === globalState.name),
+  );
+  if (section === undefined) return 'paused';
+  const { runstate } = decodeBody(globalState, section.version, Buffer.from(section.body), { stream: path });
+  return STANDING.has(runstate) ? (runstate as RunState) : 'paused';
+}
+
+async function readBitmap(file: FileHandle, path: string, block: StreamRamBlock): Promise<BlockPages> {
+  const { pageSize, bitmapOffset, pagesOffset } = block.mapped!;
+  const pageCount = block.usedLength / pageSize;
+  if (pagesOffset === 0) return { pageCount, pagesOffset, bitmap: newBitmap(pageCount) };
+  const length = wireBitmapBytes(pageCount);
+  if (length > RECV_BITMAP_BYTES_MAX) throw unsupported(path, `block ${block.idstr} of ${block.usedLength} bytes`);
+  const bytes = Buffer.allocUnsafe(length);
+  await readWhole(file, path, bitmapOffset, bytes);
+  return { pageCount, pagesOffset, bitmap: bitmapFromWire(bytes, pageCount) };
+}
+
+async function readWhole(file: FileHandle, path: string, position: number, into: Buffer): Promise<void> {
+  const count = await readAt(file, path, position, into);
+  if (count === into.length) return;
+  throw checkpointError(
+    { code: 'CHECKPOINT_IO', path, operation: 'read', errno: 'EOF' },
+    `ends at offset ${position + count}, ${into.length} bytes from offset ${position} were wanted`,
+  );
+}

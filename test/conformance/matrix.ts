@@ -1,0 +1,106 @@
+import { REQUIRED_PEERS } from '../../src/qemu/index.ts';
+import type { Cell, LinuxGuest, MachineKind, Pair, Role, Scenario } from './model.ts';
+import { SCENARIOS } from './scenarios.ts';
+
+/** Machine types that all three versions have. */
+const OLDEST = '7.2';
+
+const SAME: readonly Pair[] = REQUIRED_PEERS.map((name) => ({ a: name, b: name }));
+const MIXED: readonly Pair[] = REQUIRED_PEERS.flatMap((a) =>
+  REQUIRED_PEERS.filter((b) => b !== a).map((b) => ({ a, b })),
+);
+
+/** Played with every pair, every machine type the pair shares, and both chipsets; the others with like pairs only. */
+const EVERYWHERE: readonly string[] = ['unix/plain', 'unix/plain/live', 'tcp/return-path/live'];
+
+export const LINUX_GUESTS: readonly LinuxGuest[] = [
+  { name: 'linux-pc', machine: 'pc', cpus: 1, devices: [] },
+  { name: 'linux-pc-e1000-usb', machine: 'pc', cpus: 1, devices: ['e1000', 'usb', 'virtio-blk'] },
+  { name: 'linux-pc-2cpu', machine: 'pc', cpus: 2, devices: ['virtio-net'] },
+  { name: 'linux-q35-virtio', machine: 'q35', cpus: 1, devices: ['virtio-net', 'virtio-blk'] },
+  { name: 'linux-q35-2cpu', machine: 'q35', cpus: 2, devices: ['virtio-net', 'virtio-blk', 'usb', 'e1000'] },
+  { name: 'linux-q35-dimm', machine: 'q35', cpus: 1, devices: ['dimm', 'virtio-blk'] },
+];
+
+/** The Linux guest is moved by these roles: the engine against QEMU in both directions, and driving two QEMUs. */
+const LINUX_ROLES: readonly Role[] = ['reference', 'migrate', 'save-restore'];
+
+export function allCells(): readonly Cell[] {
+  const cells: Cell[] = [];
+  for (const scenario of SCENARIOS) {
+    for (const role of scenario.roles) {
+      for (const pair of EVERYWHERE.includes(scenario.id) ? [...SAME, ...MIXED] : SAME) {
+        if (scenario.since !== undefined && olderThan(pair, scenario.since)) continue;
+        for (const machine of machinesOf(scenario, pair)) {
+          const cell = { scenario, role, pair, machine, guest: 'boot' } as const;
+          cells.push({ ...cell, smoke: isSmoke(cell) });
+        }
+      }
+    }
+  }
+  for (const guest of LINUX_GUESTS) {
+    for (const role of LINUX_ROLES) {
+      for (const pair of [...SAME, ...MIXED]) {
+        const scenario = scenarioOf('unix/plain');
+        const cell = { scenario, role, pair, machine: machineName(guest.machine, OLDEST), guest };
+        cells.push({ ...cell, smoke: isSmoke(cell) });
+      }
+    }
+  }
+  return cells;
+}
+
+function machinesOf(scenario: Scenario, pair: Pair): readonly string[] {
+  if (!EVERYWHERE.includes(scenario.id)) return [machineName('pc', pair.a)];
+  const newestShared = compareVersions(pair.a, pair.b) < 0 ? pair.a : pair.b;
+  const versions = new Set([OLDEST, newestShared]);
+  return [...versions].flatMap((version) => [machineName('pc', version), machineName('q35', version)]);
+}
+
+/**
+ * What every test run plays: with vmferry all scenarios on one version each (all three take turns), the plain move on all pairs that go
+ * forward, the Linux guest once a version, forward moves of it as well. The runner is proved by a few reference cells.
+ */
+function isSmoke({ scenario, role, pair, machine, guest }: Omit<Cell, 'smoke'>): boolean {
+  const forward = compareVersions(pair.a, pair.b) <= 0;
+  const oldPc = machine === machineName('pc', OLDEST);
+  if (guest !== 'boot') {
+    if (role !== 'save-restore' || !forward) return false;
+    return guest.name === 'linux-q35-2cpu'
+      ? true
+      : pair.a === pair.b && LINUX_GUESTS.indexOf(guest) % 3 === turn(pair.a);
+  }
+  if (role === 'reference')
+    return ['unix/plain/live', 'cancel/active'].includes(scenario.id) && pair.a === pair.b && isOwn(machine, pair);
+  if (scenario.id === 'unix/plain') return role === 'save-restore' && forward && (oldPc || isOwn(machine, pair));
+  if (EVERYWHERE.includes(scenario.id)) return pair.a === pair.b && isOwn(machine, pair);
+  const place = SCENARIOS.indexOf(scenario) + scenario.roles.indexOf(role);
+  return scenario.since !== undefined ? turn(pair.a) === 1 + (place % 2) : turn(pair.a) === place % 3;
+}
+
+/** The version's own newest machine type; chipsets take turns over the versions. */
+function isOwn(machine: string, { a, b }: Pair): boolean {
+  return a === b && machine === machineName(turn(a) === 1 ? 'q35' : 'pc', a);
+}
+
+function turn(peer: string): number {
+  return REQUIRED_PEERS.indexOf(peer as (typeof REQUIRED_PEERS)[number]);
+}
+
+export function machineName(kind: MachineKind, version: string): string {
+  return kind === 'pc' ? `pc-i440fx-${version}` : `pc-q35-${version}`;
+}
+
+function scenarioOf(id: string): Scenario {
+  const found = SCENARIOS.find((scenario) => scenario.id === id);
+  if (found === undefined) throw new RangeError(`no scenario ${id}`);
+  return found;
+}
+
+function olderThan({ a, b }: Pair, version: string): boolean {
+  return compareVersions(a, version) < 0 || compareVersions(b, version) < 0;
+}
+
+export function compareVersions(a: string, b: string): number {
+  return a.localeCompare(b, 'en', { numeric: true });
+}

@@ -1,0 +1,47 @@
+/**
+ * Plays the matrix and writes what came of it.
+ *
+ *   node dist/test/conformance/run.js [--only TEXT]... [--smoke] [--list] [--json FILE] [--report FILE]
+ *
+ * --only keeps the cells whose name contains every TEXT; --report writes docs/conformance.md. Exit status 1 if a cell failed.
+ */
+import { writeFile } from 'node:fs/promises';
+import { parseArgs } from 'node:util';
+import { allCells } from './matrix.ts';
+import { cellName, type Result } from './model.ts';
+import { renderReport } from './report.ts';
+import { runCell } from './runner.ts';
+
+const { values } = parseArgs({
+  options: {
+    only: { type: 'string', multiple: true, default: [] },
+    smoke: { type: 'boolean', default: false },
+    list: { type: 'boolean', default: false },
+    json: { type: 'string' },
+    report: { type: 'string' },
+  },
+});
+
+for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => process.exit(1));
+
+const cells = allCells().filter(
+  (cell) => values.only.every((text) => cellName(cell).includes(text)) && (!values.smoke || cell.smoke),
+);
+if (values.list) {
+  for (const cell of cells) console.log(cellName(cell));
+  console.log(`${cells.length} cells`);
+} else {
+  const results: Result[] = [];
+  for (const cell of cells) {
+    const result = await runCell(cell);
+    results.push(result);
+    const reason = result.reason === undefined ? '' : `: ${result.reason}`;
+    console.log(`${results.length}/${cells.length} ${result.outcome} ${result.cell} ${result.ms} ms${reason}`);
+  }
+  if (values.json !== undefined) await writeFile(values.json, `${JSON.stringify(results, null, 1)}\n`);
+  if (values.report !== undefined) await writeFile(values.report, await renderReport(results, new Date()));
+  const failed = results.filter(({ outcome }) => outcome === 'fail').length;
+  const skipped = results.filter(({ outcome }) => outcome === 'skip').length;
+  console.log(`conformance: ${results.length - failed - skipped} passed, ${failed} failed, ${skipped} skipped`);
+  process.exitCode = failed > 0 ? 1 : 0;
+}

@@ -273,8 +273,9 @@ export class CheckpointWriter implements DestinationMachine {
     return writer.length;
   }
 
+  /** Not 0: QEMU takes a PART or END of section 0 for one of any section that it has not met yet. */
   #freeId(): number {
-    let id = 0;
+    let id = 1;
     while (this.#ids.has(id)) id++;
     return id;
   }

@@ -242,10 +242,19 @@ test('the recorded stream is accepted as it is, one way', async (t) => {
   assert.equal(machine.runState, 'paused');
 });
 
+test('fact 3: section ids are arbitrary but never 0: QEMU would take such a PART for a device that it has not loaded yet', async (t) => {
+  const ids: number[] = [];
+  offsetOf(await recorded(t), (event) => {
+    if (event.kind === 'section-begin' || event.kind === 'device') ids.push(event.section.id);
+    return event.kind === 'description';
+  });
+  assert.ok(ids.length > 3 && ids.every((id) => id > 0), ids.join(' '));
+});
+
 test('fact 25: tens of thousands of PART sections with nothing in them are taken', async (t) => {
   const bytes = await recorded(t);
   const writer = new Writer();
-  const ram = { idstr: 'ram', id: 0, instance: 0, version: 4 };
+  const ram = { idstr: 'ram', id: 1, instance: 0, version: 4 };
   for (let i = 0; i < 50_000; i++) {
     encodeSectionBegin(writer, { kind: 'part', ...ram });
     encodeRamEos(writer);
@@ -259,10 +268,10 @@ test('fact 25: tens of thousands of PART sections with nothing in them are taken
 test('fact 16: MULTIFD_FLUSH without multifd is tolerated', async (t) => {
   const bytes = await recorded(t);
   const writer = new Writer();
-  encodeSectionBegin(writer, { kind: 'part', idstr: 'ram', id: 0, instance: 0, version: 4 });
+  encodeSectionBegin(writer, { kind: 'part', idstr: 'ram', id: 1, instance: 0, version: 4 });
   writer.u64(0x200);
   encodeRamEos(writer);
-  encodeSectionFooter(writer, 0);
+  encodeSectionFooter(writer, 1);
   const machine = await waitingMachine(t);
   const { result } = await play(machine, spliced(bytes, beforeEnd(bytes), Buffer.from(writer.bytes())));
   assert.equal(result.status, 'completed', explain(result.error));

@@ -352,8 +352,16 @@ export class OutgoingMigration {
       this.#failure = error;
       this.#machine.setRunState('postmigrate');
     } else if (this.#stoppedFrom === 'running') {
-      await this.#machine.resume();
-      this.#observer.resumed?.();
+      try {
+        await this.#machine.resume();
+        this.#observer.resumed?.();
+      } catch (cause) {
+        this.#failure = new AggregateError(
+          [error, cause],
+          `${explain(error)}; and the guest could not be resumed: ${explain(cause)}`,
+        );
+        error = this.#failure;
+      }
     } else if (this.#stoppedFrom !== undefined) {
       this.#machine.setRunState(this.#stoppedFrom);
     }

@@ -32,6 +32,8 @@ export class RamSaver {
   readonly #pageCounts: readonly number[];
   /** Number of the block's first page among all pages: the key of the xbzrle cache. */
   readonly #firstKeys: readonly number[];
+  /** Where the machine knows without looking which pages may have content (a checkpoint). */
+  readonly #maps: readonly (Uint32Array | undefined)[];
   readonly #xbzrle: XbzrleCache | undefined;
   readonly #scratch: Buffer;
   #xbzrleActive = false;
@@ -61,6 +63,7 @@ export class RamSaver {
     this.#names = this.#blocks.map((block) => Buffer.from(block.idstr, 'latin1'));
     this.#pageCounts = this.#blocks.map((block) => block.usedLength / this.#pageSize);
     this.#bitmaps = this.#pageCounts.map((count) => newBitmap(count));
+    this.#maps = this.#blocks.map((block) => options.machine.pageMap?.(block.index));
     let key = 0;
     this.#firstKeys = this.#pageCounts.map((count) => {
       const first = key;
@@ -105,9 +108,14 @@ export class RamSaver {
         continue;
       }
       this.#page = page;
-      const found = this.#machine.window(this.#blocks[this.#block]!.index, page);
-      const window = found instanceof Promise ? await found : found;
-      while (!this.#fill(window)) {
+      const zeroEnd = this.#zeroEnd(page);
+      let window: PageWindow | undefined;
+      if (zeroEnd === page) {
+        const found = this.#machine.window(this.#blocks[this.#block]!.index, page);
+        window = found instanceof Promise ? await found : found;
+      }
+      const end = window === undefined ? zeroEnd : window.firstPage + window.pageCount;
+      while (!this.#fill(window, end)) {
         this.#statistics.progress(output.offset);
         const busy = output.flush();
         if (busy !== undefined) await busy;
@@ -123,10 +131,19 @@ export class RamSaver {
     return true;
   }
 
+  /** End of the run of pages from `page` on that the machine knows to be zero without a look: `page` if it does not. */
+  #zeroEnd(page: number): number {
+    const map = this.#maps[this.#block];
+    if (map === undefined) return page;
+    const content = nextSetBit(map, page, this.#pageCounts[this.#block]!);
+    return content < 0 ? this.#pageCounts[this.#block]! : content;
+  }
+
   /**
-   * The hot loop: writes records from the current page on until the window or block ends (true) or the buffer is full (false).
+   * The hot loop: writes records from the current page on until `end` or the end of the block (true) or until the buffer is full
+   * (false). Without a window all pages are zero.
    */
-  #fill(window: PageWindow): boolean {
+  #fill(window: PageWindow | undefined, end: number): boolean {
     const output = this.#output;
     const out = output.buffer;
     const pageSize = this.#pageSize;
@@ -134,8 +151,9 @@ export class RamSaver {
     const block = this.#block;
     const bitmap = this.#bitmaps[block]!;
     const firstKey = this.#firstKeys[block]!;
-    const windowEnd = Math.min(window.firstPage + window.pageCount, this.#pageCounts[block]!);
-    const bytes = window.bytes;
+    const windowEnd = Math.min(end, this.#pageCounts[block]!);
+    const bytes = window?.bytes ?? this.#zeroPage;
+    const firstPage = window?.firstPage ?? 0;
     const statistics = this.#statistics;
     let pos = output.pos;
     let page = this.#page;
@@ -143,7 +161,7 @@ export class RamSaver {
       clearBit(bitmap, page);
       this.#dirty--;
       const name = this.#named === block ? undefined : this.#names[block]!;
-      const at = (page - window.firstPage) * pageSize;
+      const at = window === undefined ? 0 : (page - firstPage) * pageSize;
       // A look at three bytes spares most pages with content the comparison, which costs as much as a copy.
       const maybeZero = (bytes[at]! | bytes[at + pageSize / 2 + 8]! | bytes[at + pageSize - 1]!) === 0;
       if (maybeZero && bytes.compare(this.#zeroPage, 0, pageSize, at, at + pageSize) === 0) {

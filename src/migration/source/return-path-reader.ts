@@ -97,7 +97,8 @@ export class ReturnPathReader {
   #takeShut(value: number): void {
     if (value === 0 && this.#shutExpected) {
       this.#shutSeen = true;
-      return this.#resolveShut();
+      this.#resolveShut();
+      return;
     }
     // SHUT 0 before everything is sent would confirm a guest that cannot be there yet (qemu-wire fact 7).
     throw new MigrationError(

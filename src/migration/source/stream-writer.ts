@@ -29,7 +29,8 @@ export class StreamWriter {
   readonly #output: ChannelOutput;
   readonly #profile: CompatProfile;
   readonly #writer = new Writer(WRITER_HINT);
-  #nextId = 0;
+  /** Never 0: QEMU finds PART and END by id among all devices, and those it has not loaded yet have id 0 (savevm.c find by load_section_id). */
+  #nextId = 1;
   #ramId = 0;
   #others: { readonly iterable: SourceIterable; readonly id: number }[] = [];
   #description: string | undefined;

@@ -3,10 +3,14 @@ import { PACKAGE_VERSION } from '../control/index.ts';
 import { addDemo } from './commands/demo.ts';
 import { addInspect } from './commands/inspect.ts';
 import { addMigrate } from './commands/migrate.ts';
+import { addReceive } from './commands/receive.ts';
+import { addRestore } from './commands/restore.ts';
 import { addRun } from './commands/run.ts';
+import { addSave } from './commands/save.ts';
+import { addSend } from './commands/send.ts';
 
 /** In the order of the help: whole jobs, then the parts they are made of. */
-const COMMANDS = [addDemo, addMigrate, addInspect, addRun];
+const COMMANDS = [addDemo, addSave, addRestore, addMigrate, addInspect, addRun, addReceive, addSend];
 
 /** The command line as commander knows it. It throws CommanderError instead of leaving; what is not help or version is a usage error. */
 export function buildProgram(): Command {

@@ -5,8 +5,9 @@ import { pairs } from './table.ts';
 
 /** An outcome as the members of the result line. */
 export function outcomeFacts(outcome: Outcome): object {
-  const { error, message, ...facts } = outcome;
+  const { status, error, message, ...facts } = outcome;
   return {
+    status,
     ...facts,
     ...(error === undefined ? {} : { error: errorFacts(error) }),
     ...(message === '' ? {} : { message }),

@@ -4,7 +4,9 @@ import { newBitmap } from '../../base/index.ts';
 import {
   bitmapFromWire,
   decodeBody,
+  encodeBody,
   globalState,
+  globalStateOf,
   RECV_BITMAP_BYTES_MAX,
   type SectionHeader,
   type StreamRamBlock,
@@ -25,6 +27,8 @@ const STANDING = new Set<string>(['prelaunch', 'paused', 'postmigrate', 'shutdow
 export interface CheckpointOptions {
   /** Where in the file the checkpoint begins, bytes (file:PATH,offset=N). */
   readonly offset?: number;
+  /** What the guest shall do at the destination; default what it did when it was saved. */
+  readonly guest?: 'running' | 'paused';
 }
 
 interface Parts {
@@ -35,6 +39,7 @@ interface Parts {
   readonly early: readonly DeviceSection[];
   readonly devices: readonly LocatedSection[];
   readonly runState: RunState;
+  readonly guest: CheckpointOptions['guest'];
 }
 
 interface LocatedSection {
@@ -78,6 +83,7 @@ export class CheckpointReader implements SourceMachine {
         early: await readBodies(file, path, await located(outline.early)),
         devices,
         runState: await readRunState(file, path, devices),
+        guest: options.guest,
       });
     } catch (error) {
       await file.close();
@@ -135,10 +141,12 @@ export class CheckpointReader implements SourceMachine {
 
   throttle(): void {}
 
-  /** The sections as they were saved, the global state too: what ran then runs again at the destination. */
+  /** The sections as they were saved, the global state too unless `guest` was given: what ran then runs again at the destination. */
   async saveDevices(): Promise<SavedDevices> {
-    const { file, path, devices, outline } = this.#parts;
-    return { sections: await readBodies(file, path, devices), description: outline.description };
+    const { file, path, devices, outline, guest } = this.#parts;
+    const saved = await readBodies(file, path, devices);
+    const sections = guest === undefined ? saved : saved.map((section) => withRunState(section, guest));
+    return { sections, description: outline.description };
   }
 
   async close(): Promise<void> {
@@ -193,6 +201,11 @@ async function readRunState(file: FileHandle, path: string, located: readonly Lo
   if (section === undefined) return 'paused';
   const { runstate } = decodeBody(globalState, section.version, Buffer.from(section.body), { stream: path });
   return STANDING.has(runstate) ? (runstate as RunState) : 'paused';
+}
+
+function withRunState(section: DeviceSection, runState: RunState): DeviceSection {
+  if (section.idstr !== globalState.name) return section;
+  return { ...section, body: encodeBody(globalState, globalStateOf(runState)) };
 }
 
 async function readBitmap(file: FileHandle, path: string, block: StreamRamBlock): Promise<BlockPages> {

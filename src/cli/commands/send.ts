@@ -1,0 +1,44 @@
+import type { Command } from 'commander';
+import { send } from '../../porcelain/index.ts';
+import type { Assignments } from '../../settings/index.ts';
+import { engineSettings, examples, jsonOption, qmpOption, setOption, settingsOf, uri } from '../options.ts';
+import { perform } from '../perform.ts';
+import { serveQmp } from '../serve-qmp.ts';
+
+interface SendFlags {
+  readonly qmp?: string;
+  readonly set?: Assignments;
+  readonly json?: boolean;
+}
+
+export function addSend(program: Command): void {
+  const command = program
+    .command('send')
+    .summary('send the machine of a checkpoint')
+    .description(
+      'The source of a migration whose destination somebody else started: sends the machine of a checkpoint (or of a mapped-ram file that ' +
+        'QEMU wrote) to a URI. For a process with a QMP socket, `restore` does both ends.',
+    )
+    .argument('<file>', 'the checkpoint')
+    .argument('<uri>', 'where the destination listens: tcp:HOST:PORT, unix:PATH, fd:N, exec:COMMAND, file:PATH', uri)
+    .addOption(qmpOption())
+    .addOption(setOption('migration capability or parameter (max-bandwidth is unlimited here unless set)'))
+    .addOption(jsonOption())
+    .action((file: string, to: string, flags: SendFlags) =>
+      perform(flags, async ({ signal, reporter }) => ({
+        outcome: await send({
+          file,
+          uri: to,
+          settings: engineSettings(settingsOf(flags.set, { 'max-bandwidth': 0 })),
+          signal,
+          progress: (progress) => reporter.progress(progress),
+          serve: serveQmp(flags.qmp),
+        }),
+      })),
+    );
+  examples(command, [
+    'send vm.ckpt tcp:127.0.0.1:4444',
+    'send vm.ckpt tcp:198.51.100.7:4444 --set max-bandwidth=100M',
+    "send vm.ckpt 'exec:zstd > stream.zst'",
+  ]);
+}

@@ -1,0 +1,100 @@
+import { FerryError } from '../base/index.ts';
+import { CheckpointReader, type SourceMachine } from '../machine/index.ts';
+import { type Assignments, Settings } from '../settings/index.ts';
+import { arrival, listenThere, reachable, withReasonOf } from './destination.ts';
+import type { DriveOptions } from './drive.ts';
+import { PorcelainError } from './errors.ts';
+import { GONE, type Outcome } from './outcome.ts';
+import { hasArrived, Peer } from './peer.ts';
+import { applySettings } from './peer-settings.ts';
+import { plainStream } from './plain.ts';
+import { withPrivateSocket } from './private-socket.ts';
+import { sendMachine } from './send.ts';
+import { assignmentsFor } from './sides.ts';
+
+export interface RestoreOptions extends Pick<DriveOptions, 'signal' | 'progress'> {
+  readonly file: string;
+  /** QMP socket of a process in `-incoming defer`, with the same machine. */
+  readonly qmp: string;
+  /** Where it shall listen; default a private unix socket. */
+  readonly uri?: string | undefined;
+  /** The guest is paused when it arrives, whatever it did when it was saved. */
+  readonly paused: boolean;
+  /** For the migration; max-bandwidth is unlimited unless given. */
+  readonly settings: Assignments;
+}
+
+/** Puts the machine of a checkpoint into a process, where it goes on. Throws before anything is sent if the two do not fit. */
+export async function restore(options: RestoreOptions): Promise<Outcome> {
+  const reader = await CheckpointReader.open(options.file, options.paused ? { guest: 'paused' } : {});
+  try {
+    const destination = await Peer.connect(options.qmp, options.signal);
+    try {
+      await destination.expectWaiting();
+      await expectMachine(destination, reader.machineType);
+      const { uri } = options;
+      if (uri !== undefined) return await restoreOver(uri, reader, destination, options);
+      return await withPrivateSocket((path) => restoreOver(`unix:${path}`, reader, destination, options));
+    } finally {
+      destination.close();
+    }
+  } finally {
+    await reader.close();
+  }
+}
+
+async function restoreOver(uri: string, machine: SourceMachine, destination: Peer, options: RestoreOptions) {
+  const { signal, progress } = options;
+  const settings = new Settings();
+  settings.setCapabilities(options.settings.capabilities);
+  settings.setParameters({ 'max-bandwidth': 0, ...options.settings.parameters });
+  const theirs = assignmentsFor('destination', options.settings);
+  const undo = await applySettings(destination, {
+    ...theirs,
+    capabilities: [...(await plainStream(destination)), ...theirs.capabilities],
+  });
+  try {
+    await listenThere(destination, uri);
+    const sent = await sendMachine(machine, { uri: await reachable(destination, uri), settings, signal, progress });
+    return await settled(destination, sent);
+  } finally {
+    await undo().catch(() => {});
+  }
+}
+
+/** The destination has the last word: it runs the guest or it does not. */
+async function settled(destination: Peer, sent: Outcome): Promise<Outcome> {
+  const unconfirmed = sent.error instanceof FerryError && sent.error.code === 'MIGRATION_UNCONFIRMED';
+  const state = sent.status === 'completed' || unconfirmed ? await arrival(destination) : await destination.state();
+  const { error, ...figures } = sent;
+  if (hasArrived(state)) {
+    return { ...figures, status: 'completed', destination: state, message: `The guest is ${state}.` };
+  }
+  const cause =
+    error ??
+    new PorcelainError(
+      { code: 'SIDES_DISAGREE', source: 'completed', destination: state },
+      `${destination.path}: everything was sent, but the destination is ${state}`,
+    );
+  return {
+    ...figures,
+    status: sent.status === 'cancelled' ? 'cancelled' : 'failed',
+    error: await withReasonOf(destination, state, cause),
+    destination: await destination.state(),
+    message:
+      'The guest does not run; the checkpoint is as it was.' +
+      (state === GONE ? ' The destination process has ended: its log may say why.' : ''),
+  };
+}
+
+/** A QEMU says in its log only that the machine types differ, and ends: better to see it before. Throws PEER_MACHINE. */
+async function expectMachine(destination: Peer, expected: string): Promise<void> {
+  const type = await destination.execute('qom-get', { path: '/machine', property: 'type' }).catch(() => undefined);
+  if (typeof type !== 'string') return;
+  const found = type.replace(/-machine$/, '');
+  if (found === expected) return;
+  throw new PorcelainError(
+    { code: 'PEER_MACHINE', peer: destination.path, expected, found },
+    `${destination.path}: the checkpoint holds a machine of type ${expected}, but this process has ${found}: start it with -machine ${expected}`,
+  );
+}

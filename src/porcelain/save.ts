@@ -1,0 +1,125 @@
+import { rm } from 'node:fs/promises';
+import { FerryError } from '../base/index.ts';
+import { type Assignments, Settings } from '../settings/index.ts';
+import { type DriveOptions, driveSource, failureOf } from './drive.ts';
+import { PorcelainError, wrongPeerState } from './errors.ts';
+import { figuresOf, type Outcome } from './outcome.ts';
+import { Peer } from './peer.ts';
+import { applySettings } from './peer-settings.ts';
+import { plainStream } from './plain.ts';
+import { withPrivateSocket } from './private-socket.ts';
+import { receive } from './receive.ts';
+import { judge, whereItStays } from './settle.ts';
+
+export interface SaveOptions extends Pick<DriveOptions, 'signal' | 'progress'> {
+  /** QMP socket of the process that has the machine. */
+  readonly qmp: string;
+  readonly file: string;
+  /** Where to listen for it; default a private unix socket. tcp:127.0.0.1:0 for a process that may not enter our folder. */
+  readonly uri?: string | undefined;
+  /** Let the guest run on once it is saved. */
+  readonly resume: boolean;
+  /** For the migration; max-bandwidth is unlimited unless given. What the process had before is put back. */
+  readonly settings: Assignments;
+}
+
+/**
+ * Takes the machine of a process into a checkpoint. Completed only if both ends say so; then the guest is stopped (or runs on), else it
+ * runs on and there is no file. Throws only before the guest is touched.
+ */
+export async function save(options: SaveOptions): Promise<Outcome> {
+  const source = await Peer.connect(options.qmp, options.signal);
+  try {
+    if (options.uri !== undefined) return await saveOver(options.uri, source, options);
+    return await withPrivateSocket((path) => saveOver(`unix:${path}`, source, options));
+  } finally {
+    source.close();
+  }
+}
+
+async function saveOver(uri: string, source: Peer, options: SaveOptions): Promise<Outcome> {
+  const { running, status } = await source.execute('query-status');
+  if (status === 'inmigrate') {
+    throw wrongPeerState(
+      source.path,
+      'a guest',
+      status,
+      'the process waits for a migration itself: it has no guest to save',
+    );
+  }
+  const { capabilities, parameters } = options.settings;
+  const own = new Settings();
+  own.setCapabilities(capabilities);
+  own.setParameters(parameters);
+  const undo = await applySettings(source, {
+    capabilities: [...(await plainStream(source)), { capability: 'return-path', state: true }, ...capabilities],
+    parameters: { 'max-bandwidth': 0, ...parameters },
+  });
+  try {
+    return await transfer(uri, source, own, running, options);
+  } finally {
+    // The process may be gone; then there is nothing to put back.
+    await undo().catch(() => {});
+  }
+}
+
+async function transfer(uri: string, source: Peer, own: Settings, wasRunning: boolean, options: SaveOptions) {
+  const stop = new AbortController();
+  let listening: (uri: string) => void = () => {};
+  const address = new Promise<string>((resolve) => {
+    listening = resolve;
+  });
+  const receiving = receive({ uri, file: options.file, settings: own, signal: stop.signal, listening });
+  const [driven] = await Promise.allSettled([
+    Promise.race([address, receiving.then(() => address)]).then((target) =>
+      driveSource(source, { uri: target, signal: options.signal, progress: options.progress }),
+    ),
+  ]);
+  const failure = failureOf(source, driven);
+  if (failure !== undefined) stop.abort(failure);
+  const received = await receiving;
+  const figures = driven.status === 'fulfilled' ? figuresOf(driven.value) : {};
+  if (failure === undefined && received.status === 'completed') return saved(source, figures, wasRunning, options);
+  if (received.status === 'completed') await rm(options.file, { force: true });
+  const cancelled = driven.status === 'fulfilled' && driven.value.status === 'cancelled';
+  const error = received.status === 'failed' && !onlyFollows(received.error) ? received.error : failure;
+  const { state, message } = await takeBack(source, wasRunning);
+  return {
+    ...figures,
+    status: cancelled ? 'cancelled' : 'failed',
+    error:
+      error ??
+      new PorcelainError(
+        { code: 'SIDES_DISAGREE', source: 'completed', destination: 'failed' },
+        'the checkpoint was not finished',
+      ),
+    source: state,
+    message: `${message} ${options.file} was not written.`,
+  } satisfies Outcome;
+}
+
+async function saved(
+  source: Peer,
+  figures: Partial<Outcome>,
+  wasRunning: boolean,
+  options: SaveOptions,
+): Promise<Outcome> {
+  const resume = options.resume && wasRunning;
+  if (resume) await source.execute('cont');
+  const state = await source.state();
+  const guest = resume ? 'The guest runs on.' : 'The guest is stopped where it was saved.';
+  return { ...figures, status: 'completed', source: state, message: `The machine is in ${options.file}. ${guest}` };
+}
+
+/** Whether the receiver merely saw the source end. */
+function onlyFollows(error: Error | undefined): boolean {
+  return error instanceof FerryError && /^(TRANSPORT_|WIRE_TRUNCATED)/.test(error.code);
+}
+
+/** A checkpoint never runs, so a source that waits for a word after handing over may always have its guest back. */
+async function takeBack(source: Peer, wasRunning: boolean): Promise<{ state: string; message: string }> {
+  const state = await source.state();
+  if (!wasRunning || judge(state, 'inmigrate') !== 'take-back') return { state, message: whereItStays(state) };
+  await source.execute('cont');
+  return { state: await source.state(), message: 'The guest was set running on the source again.' };
+}

@@ -1,0 +1,71 @@
+import { CheckpointReader, type SourceMachine } from '../machine/index.ts';
+import { hasReturnPath, OutgoingMigration } from '../migration/index.ts';
+import type { Settings } from '../settings/index.ts';
+import { connect, parseAddress } from '../transport/index.ts';
+import { CheckpointHost, type ServeHost } from './checkpoint-host.ts';
+import { figuresOf, type Outcome, type ProgressListener, progressOf } from './outcome.ts';
+
+const PROGRESS_MS = 100;
+
+export interface SendOptions {
+  readonly file: string;
+  /** Where the destination listens: a migration URI. */
+  readonly uri: string;
+  readonly settings: Settings;
+  /** Aborting it cancels. */
+  readonly signal?: AbortSignal | undefined;
+  readonly progress?: ProgressListener | undefined;
+  readonly serve?: ServeHost | undefined;
+}
+
+/** Sends the machine of a checkpoint. Throws only before it is sent: no such file, not a checkpoint. */
+export async function send(options: SendOptions): Promise<Outcome> {
+  const reader = await CheckpointReader.open(options.file);
+  try {
+    return await sendMachine(reader, options);
+  } finally {
+    await reader.close();
+  }
+}
+
+/** The same for a checkpoint that is open. */
+export async function sendMachine(machine: SourceMachine, options: Omit<SendOptions, 'file'>): Promise<Outcome> {
+  const { settings, signal } = options;
+  signal?.throwIfAborted();
+  const address = parseAddress(options.uri);
+  const migration: OutgoingMigration = new OutgoingMigration({
+    machine,
+    settings,
+    connect: (aborted) => connect(address, { signal: aborted }),
+    returnPath: (channel) => hasReturnPath(address, channel, settings),
+    observer: { status: (status) => host.moved(status) },
+  });
+  const host = new CheckpointHost(settings, migration);
+  const cancel = () => {
+    try {
+      migration.cancel();
+    } catch {
+      // Handed over already: the end that comes says so.
+    }
+  };
+  signal?.addEventListener('abort', cancel);
+  const timer = setInterval(() => options.progress?.(progressOf(migration.info())), PROGRESS_MS);
+  let server: { close(): Promise<void> } | undefined;
+  try {
+    server = await options.serve?.(host);
+    const { status, info, ...rest } = await migration.run();
+    options.progress?.(progressOf(info));
+    // No guest ran, so none stood still.
+    const { downtime: _, ...figures } = info;
+    return {
+      ...figuresOf(figures),
+      status,
+      ...('error' in rest ? { error: rest.error } : {}),
+      message: status === 'completed' ? 'The destination has the machine.' : '',
+    };
+  } finally {
+    clearInterval(timer);
+    signal?.removeEventListener('abort', cancel);
+    await server?.close();
+  }
+}

@@ -1,8 +1,8 @@
 /** The conductor: walk the stream, hold every device body against the stream's own description, and tell what was found. */
 import { FerryError } from '../base/index.ts';
 import {
+  deviceSections,
   parseVmdesc,
-  splitDeviceSections,
   type Vmdesc,
   type VmdescFault,
   VmdescIndex,
@@ -36,7 +36,7 @@ export async function inspect(source: ByteSource, options: { readonly offset?: n
   const first = await attempt(source, offset);
   const lengths = first.damage === undefined ? undefined : await lengthsByDescription(source, first);
   const second = lengths === undefined ? undefined : await attempt(source, offset, lengths);
-  const best = second !== undefined && second.damage === undefined ? second : first;
+  const best = second !== undefined && knowsBetter(second, first) ? second : first;
   const { walk, vmdesc, damage } = best;
 
   const description: ReportedDescription | undefined = walk.description && {
@@ -81,6 +81,11 @@ async function attempt(source: ByteSource, offset: number, measureDevice?: Measu
   }
   if (vmdesc !== undefined) damage ??= await checkDevices(source, walk, vmdesc);
   return { walk, vmdesc, damage };
+}
+
+/** What the description tells apart is nearer to the place where things go wrong than what footers tell apart, never further. */
+function knowsBetter({ damage }: Attempt, first: Attempt): boolean {
+  return damage === undefined || (first.damage !== undefined && damage.offset < first.damage.offset);
 }
 
 function descriptionDamage(thrown: unknown, offset: number): Damage {
@@ -132,8 +137,8 @@ function bodyOf(source: ByteSource, section: ReportedSection): Promise<Buffer> {
 }
 
 /**
- * Guest memory in a device section may look like a footer and the next section. The description knows better: lengths of the device
- * sections that follow the last iterable one, or undefined if it does not fit them either.
+ * Guest memory in a device section may look like a footer and the next section, and damage may hide the real ones. The description knows
+ * better: lengths of the device sections that follow the last iterable one, as far as it fits them.
  */
 async function lengthsByDescription(source: ByteSource, { walk }: Attempt): Promise<MeasureDevice | undefined> {
   const start = walk.sections.findLast((section, i, all) => section.kind === 'full' && all[i - 1]?.kind !== 'full');
@@ -142,13 +147,14 @@ async function lengthsByDescription(source: ByteSource, { walk }: Attempt): Prom
   if (description === undefined || description.offset <= start.offset) return undefined;
   const bytes = await readRange(source, start.offset, description.offset - start.offset);
   const lengths = new Map<string, number>();
+  const key = ({ idstr, instance }: { idstr: string; instance: number }) => `${instance}/${idstr}`;
   try {
-    for (const { section, bodyLength } of splitDeviceSections(bytes, parseVmdesc(description.text), start.offset)) {
-      lengths.set(`${section.instance}/${section.idstr}`, bodyLength);
+    for (const { section, bodyLength } of deviceSections(bytes, parseVmdesc(description.text), start.offset)) {
+      lengths.set(key(section), bodyLength);
     }
   } catch (thrown) {
-    if (thrown instanceof FerryError) return undefined;
-    throw thrown;
+    // The second attempt will tell, from there on by footers again.
+    if (!(thrown instanceof FerryError)) throw thrown;
   }
-  return (section) => lengths.get(`${section.instance}/${section.idstr}`);
+  return (section) => lengths.get(key(section));
 }

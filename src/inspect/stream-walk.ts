@@ -97,7 +97,8 @@ export class StreamWalk {
     while (!this.#parser.finished) {
       const event = this.#parser.next();
       if (event !== undefined) {
-        await this.#take(event);
+        const reading = this.#take(event);
+        if (reading !== undefined) await reading;
         continue;
       }
       // Regions of mapped-ram are not read; one that reaches past the end of the file is missed there.
@@ -110,64 +111,68 @@ export class StreamWalk {
     }
   }
 
-  async #take(event: StreamEvent): Promise<void> {
+  /** Most events are taken at once; a stream may have a million. */
+  #take(event: StreamEvent): Promise<void> | undefined {
     const ledger = this.#ledger;
     const end = event.offset + event.length;
     switch (event.kind) {
       case 'header':
         ledger.to(end, 'header');
-        return;
+        return undefined;
       case 'configuration':
         this.#configuration = event.configuration;
         ledger.to(end, 'configuration');
-        return;
+        return undefined;
       case 'command':
         this.#takeCommand(event.offset, event.command);
         ledger.to(end, 'commands');
-        return;
+        return undefined;
       case 'section-begin':
         this.#ramSection = {
           offset: event.offset,
           inside: event.section.kind === 'start' ? 'block list' : 'records',
         };
         ledger.to(end, 'sectionHeaders');
-        return;
+        return undefined;
       case 'ram-blocks':
-        this.#parser.setRamSink(await this.#takeBlocks(end, event.totalBytes));
-        ledger.to(end, 'ramBlockList');
-        this.#ramSection!.inside = 'records';
-        return;
+        return this.#takeRamBlocks(end, event.totalBytes);
       case 'multifd-flush':
         this.#ram.multifdFlushes++;
-        return;
+        return undefined;
       case 'ram-batch':
         this.#xbzrleBytes = event.pages.xbzrleBytes;
-        return;
+        return undefined;
       case 'section-end':
         this.#xbzrleBytes = event.ramPages?.xbzrleBytes ?? 0;
         this.#ram.enterRecords(event.offset, this.#xbzrleBytes, 'ramRecords');
         ledger.to(end, 'sectionFooters');
         this.#addSection(event.section, this.#ramSection!.offset, end);
         this.#ramSection = undefined;
-        return;
+        return undefined;
       case 'device':
         ledger.to(event.bodyOffset, 'sectionHeaders');
         ledger.to(end - SECTION_FOOTER_BYTES, event.section.kind === 'full' ? 'devices' : 'iterables');
         ledger.to(end, 'sectionFooters');
         this.#addSection(event.section, event.offset, end, event);
         if (event.section.idstr === globalState.name) this.#runState = runStateIn(event.section, event.body);
-        return;
+        return undefined;
       case 'eof':
         this.eofOffset = event.offset;
         ledger.to(end, 'eof');
-        return;
+        return undefined;
       case 'description':
         this.description = { offset: event.offset, bytes: event.length, text: event.text };
         ledger.to(end, 'description');
-        return;
+        return undefined;
       default:
-        unreachable(event);
+        return unreachable(event);
     }
+  }
+
+  async #takeRamBlocks(end: number, totalBytes: number): Promise<void> {
+    this.#parser.setRamSink(await this.#takeBlocks(end, totalBytes));
+    this.#ledger.to(end, 'ramBlockList');
+    this.#ramSection!.inside = 'records';
   }
 
   #takeBlocks(end: number, totalBytes: number) {

@@ -28,13 +28,17 @@ export class VmdescIndex {
 }
 
 /**
- * Device sections found by description instead of by footers: `bytes` begin with a FULL section (at stream offset `origin`) and hold
- * nothing but FULL sections up to their end or to an EOF byte. Throws VMDESC_MISMATCH, VMDESC_DEVICE_MISSING, WireError.
+ * Device sections found by description instead of by footers, one by one: `bytes` begin with a FULL section (at stream offset `origin`)
+ * and hold nothing but FULL sections up to their end or to an EOF byte. Throws VMDESC_MISMATCH, VMDESC_DEVICE_MISSING, WireError.
  */
-export function splitDeviceSections(bytes: Buffer, vmdesc: Vmdesc, origin = 0, stream = 'stream'): SplitSection[] {
+export function* deviceSections(
+  bytes: Buffer,
+  vmdesc: Vmdesc,
+  origin = 0,
+  stream = 'stream',
+): Generator<SplitSection, void> {
   const index = new VmdescIndex(vmdesc);
   const reader = new Reader(bytes, stream, { final: true, origin });
-  const found: SplitSection[] = [];
   while (reader.available > 0 && reader.peekU8() !== ELEMENT.EOF) {
     const offset = reader.offset;
     const section = decodeSectionBegin(reader, () => undefined);
@@ -48,7 +52,11 @@ export function splitDeviceSections(bytes: Buffer, vmdesc: Vmdesc, origin = 0, s
     const walked = walkPrefix(device, reader);
     const bodyLength = reader.offset - bodyOffset;
     decodeSectionFooter(reader, section);
-    found.push({ section, offset, bodyOffset, bodyLength, walked });
+    yield { section, offset, bodyOffset, bodyLength, walked };
   }
-  return found;
+}
+
+/** All of `deviceSections`. */
+export function splitDeviceSections(bytes: Buffer, vmdesc: Vmdesc, origin = 0, stream = 'stream'): SplitSection[] {
+  return [...deviceSections(bytes, vmdesc, origin, stream)];
 }

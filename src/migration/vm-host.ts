@@ -1,7 +1,8 @@
 import { EventEmitter } from 'node:events';
 import type { DestinationMachine, RunState, SourceMachine } from '../machine/index.ts';
-import type { Settings } from '../settings/index.ts';
-import { type Address, connect, listen, parseAddress } from '../transport/index.ts';
+import type { Settings, SettingsView } from '../settings/index.ts';
+import { type Address, type Channel, connect, listen, parseAddress } from '../transport/index.ts';
+import { CheckpointSide, channelFromCheckpoint, innerSettings, requireFile } from './checkpoint-file.ts';
 import { IncomingMigration, type IncomingResult } from './destination/incoming.ts';
 import { wrongState } from './errors.ts';
 import type { Host, HostEvent, HostStatus, MigrationInfo, MigrationStatus } from './host.ts';
@@ -39,6 +40,8 @@ export class VmHost implements Host {
   #incoming: IncomingMigration | undefined;
   #running: Promise<OutgoingResult | IncomingResult> | undefined;
   #listening: Address | undefined;
+  /** migrate-incoming is about to listen. */
+  #arriving = false;
 
   constructor(options: VmHostOptions) {
     this.name = options.name;
@@ -92,12 +95,19 @@ export class VmHost implements Host {
       throw wrongState(state, 'the machine waits for an incoming migration: there is nothing to send');
     if (state === 'postmigrate')
       throw wrongState(state, "the machine has been migrated already: 'cont' makes it run here again");
+    const settings = innerSettings(this.settings.snapshot());
+    let checkpoint: CheckpointSide | undefined;
+    if (this.settings.capability('mapped-ram')) {
+      requireFile(address);
+      checkpoint = new CheckpointSide(address, settings);
+    }
     this.#incoming = undefined;
     this.#outgoing = new OutgoingMigration({
       machine: this.#machine,
-      settings: this.settings.snapshot(),
-      connect: (signal) => connect(address, { signal }),
-      returnPath: (channel) => hasReturnPath(address, channel, this.settings),
+      settings,
+      connect: (signal) => checkpoint?.connect(signal) ?? connect(address, { signal }),
+      returnPath: (channel) => checkpoint !== undefined || hasReturnPath(address, channel, settings),
+      farFailure: async () => checkpoint?.failure(),
       observer: {
         status: (status) => this.#status(status),
         pass: (pass) => {
@@ -114,23 +124,20 @@ export class VmHost implements Host {
     const address = parseAddress(uri);
     const state = this.#machine.runState;
     if (state !== 'inmigrate') throw wrongState(state, "'-incoming' was not given: the machine is here already");
-    if (this.#running !== undefined) throw wrongState(state, 'an incoming migration is awaited or under way already');
-    const listener = await listen(address);
-    this.#listening = listener.address;
+    if (this.#running !== undefined || this.#arriving) {
+      throw wrongState(state, 'an incoming migration is awaited or under way already');
+    }
+    const settings = innerSettings(this.settings.snapshot());
+    this.#arriving = true;
+    const accept = await this.#awaitSource(address, settings).finally(() => {
+      this.#arriving = false;
+    });
     this.#outgoing = undefined;
     this.#incoming = new IncomingMigration({
       machine: this.#machine,
-      settings: this.settings.snapshot(),
+      settings,
       takesAnyMachine: false,
-      accept: async (signal) => {
-        try {
-          return await listener.accept(signal);
-        } finally {
-          // One machine arrives once: whoever knocks later is turned away.
-          listener.close();
-          this.#listening = undefined;
-        }
-      },
+      accept,
       observer: {
         status: (status) => this.#status(status),
         started: () => {
@@ -141,6 +148,25 @@ export class VmHost implements Host {
     const arrival = this.#incoming.run();
     this.#track(arrival);
     void arrival.then((result) => this.#options.arrived?.(result, exitOnError));
+  }
+
+  /** Begins to wait for the source; returns how to get its channel. */
+  async #awaitSource(address: Address, settings: SettingsView): Promise<(signal: AbortSignal) => Promise<Channel>> {
+    if (this.settings.capability('mapped-ram')) {
+      requireFile(address);
+      return (signal) => channelFromCheckpoint(address, settings, signal);
+    }
+    const listener = await listen(address);
+    this.#listening = listener.address;
+    return async (signal) => {
+      try {
+        return await listener.accept(signal);
+      } finally {
+        // One machine arrives once: whoever knocks later is turned away.
+        listener.close();
+        this.#listening = undefined;
+      }
+    };
   }
 
   async migrateCancel(): Promise<void> {

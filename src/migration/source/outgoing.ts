@@ -42,6 +42,8 @@ export interface OutgoingOptions {
   /** Whether a destination can answer on this channel; without one nobody knows whether the guest has arrived. */
   readonly returnPath: (channel: Channel) => boolean;
   readonly observer?: OutgoingObserver;
+  /** Why the destination failed, where it can be asked (it lives in this process); waited for after a failure. */
+  readonly farFailure?: () => Promise<Error | undefined>;
 }
 
 export type OutgoingResult =
@@ -342,6 +344,7 @@ export class OutgoingMigration {
     this.#statistics.endMs = nowMs();
     this.#channel?.destroy(error);
     await this.#channel?.closed;
+    const far = await this.#options.farFailure?.();
     if (this.#committed && !neverStarted(error)) {
       error = new MigrationError(
         { code: 'MIGRATION_UNCONFIRMED' },
@@ -366,6 +369,10 @@ export class OutgoingMigration {
       this.#machine.setRunState(this.#stoppedFrom);
     }
     const status = this.#state.state === 'cancelling' ? 'cancelled' : 'failed';
+    if (far !== undefined && status === 'failed' && !this.unconfirmed) {
+      error = far;
+      this.#failure = far;
+    }
     this.#state.move(status);
     return { status, info: this.info(), error };
   }

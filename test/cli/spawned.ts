@@ -97,7 +97,7 @@ export async function temporaryFolder(t: TestContext): Promise<string> {
   return folder;
 }
 
-export const SMALL = ['--ram', '64M', '--dirty-rate', '20M'];
+export const SMALL = ['--ram', '16M', '--dirty-rate', '20M'];
 
 /** A `run` process that is ready, with its QMP socket. */
 export async function startRun(t: TestContext, qmp: string, ...args: readonly string[]): Promise<Spawned> {

@@ -12,4 +12,3 @@ export { deviceText } from './render/device-text.ts';
 export { reportText } from './render/report-text.ts';
 export * from './report.ts';
 export * from './source.ts';
-export { type FieldValue, fieldValue } from './value.ts';

@@ -28,6 +28,7 @@ interface RunFlags {
   readonly fill: number;
   readonly uuid?: Uint8Array;
   readonly incoming?: string;
+  readonly prealloc?: boolean;
   readonly paused?: boolean;
   readonly set?: Assignments;
   readonly json?: boolean;
@@ -67,6 +68,7 @@ export function addRun(program: Command): void {
       'wait for a migration at this URI, or defer: until the QMP command migrate-incoming',
       incoming,
     )
+    .option('--prealloc', 'with --incoming: take all memory now, so that no page fault slows the migration')
     .option('--paused', 'do not start the guest; the QMP command cont does')
     .addOption(setOption('migration capability or parameter'))
     .addOption(jsonOption())
@@ -79,11 +81,29 @@ export function addRun(program: Command): void {
   ]);
 }
 
-function run({ qmp, machine: machineType, set, incoming: at, paused, ...flags }: RunFlags): Promise<void> {
+function run({
+  qmp,
+  machine: machineType,
+  set,
+  incoming: at,
+  paused,
+  prealloc = false,
+  ...flags
+}: RunFlags): Promise<void> {
   const { ram, vcpus, dirtyRate, pattern, seed, fill, uuid: id } = flags;
   return perform(flags, async ({ signal, reporter }) => ({
     outcome: await runMachine({
-      machine: { machineType, ram, vcpus, dirtyRate, pattern, seed, fill, ...(id === undefined ? {} : { uuid: id }) },
+      machine: {
+        machineType,
+        ram,
+        vcpus,
+        dirtyRate,
+        pattern,
+        seed,
+        fill,
+        prealloc,
+        ...(id === undefined ? {} : { uuid: id }),
+      },
       settings: engineSettings(settingsOf(set)),
       qmp,
       incoming: at,

@@ -27,6 +27,13 @@ export class Memory {
     });
   }
 
+  /** Has the host back every page now. They stay zero. */
+  populate(): void {
+    for (const windows of this.#windows) {
+      for (const { bytes } of windows) for (let at = 0; at < bytes.length; at += PAGE_SIZE) bytes[at] = 0;
+    }
+  }
+
   window(block: number, page: number): PageWindow {
     return this.#windows[block]![page >>> CHUNK_SHIFT]!;
   }

@@ -22,6 +22,8 @@ export interface WorkloadOptions {
   readonly uuid?: Uint8Array;
   /** Wait for a migration: no memory, no vCPUs until it comes. Program parameters are then those of the source. Default false. */
   readonly incoming?: boolean;
+  /** With `incoming`: take the memory and start the vCPUs now, so that no page fault slows the migration when it comes. Default false. */
+  readonly prealloc?: boolean;
 }
 
 export const WORKLOAD_DEFAULTS = {
@@ -31,6 +33,7 @@ export const WORKLOAD_DEFAULTS = {
   fill: 0.75,
   machineType: 'workload-11.1',
   incoming: false,
+  prealloc: false,
 } as const satisfies Partial<WorkloadOptions>;
 
 export type CheckedOptions = Required<Omit<WorkloadOptions, 'uuid'>> & Pick<WorkloadOptions, 'uuid'>;

@@ -50,6 +50,7 @@ export async function createWorkload(options: WorkloadOptions): Promise<Workload
   const checked = checkOptions(options);
   const machine = new WorkloadMachine(checked);
   if (!checked.incoming) await machine.powerOn();
+  else if (checked.prealloc) await machine.prealloc();
   return machine;
 }
 
@@ -69,6 +70,8 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
   #hardware: Hardware | undefined;
   /** Settles when the last start of hardware has succeeded or failed. */
   #starting: Promise<void> | undefined;
+  /** Memory and threads are there and untouched (prealloc). */
+  #pristine = false;
   #failure: FerryError<WorkloadFault> | undefined;
   #incoming: IncomingDevices | undefined;
   /** What the stream says the guest shall do; set by commit. */
@@ -97,6 +100,15 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
   /** First step in the life of a machine that is not incoming; `createWorkload` has done it. */
   async powerOn(): Promise<void> {
     await this.#start(true);
+  }
+
+  /** Takes the memory and starts the vCPUs for the next migration in advance. */
+  async prealloc(): Promise<void> {
+    if (this.runState !== 'inmigrate') this.#refuse('wait for a migration');
+    await this.#release();
+    const { memory } = await this.#start(false);
+    memory.populate();
+    this.#pristine = true;
   }
 
   get runState(): RunState {
@@ -198,8 +210,9 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
   async prepareRam(blocks: readonly AnnouncedBlock[], _options: { ignoreShared: boolean }): Promise<RamSink> {
     if (this.runState !== 'inmigrate') this.#refuse('receive RAM');
     const order = matchBlocks(this.ram, blocks);
-    await this.#release();
-    const { memory } = await this.#start(false);
+    if (!this.#pristine) await this.#release();
+    this.#pristine = false;
+    const { memory } = this.#hardware ?? (await this.#start(false));
     this.#incoming = new IncomingDevices({ ramBytes: this.ram[0]!.usedLength, vcpuCount: this.vcpuCount });
     return memory.sink(order);
   }
@@ -290,6 +303,7 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
   /** Memory and threads go, and all that had come over a migration. */
   async #release(): Promise<void> {
     await this.#starting;
+    this.#pristine = false;
     this.#incoming = undefined;
     this.#incomingRunState = undefined;
     this.#failure = undefined;

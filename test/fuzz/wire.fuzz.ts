@@ -1,0 +1,179 @@
+/**
+ * Hostile bytes for every decoder of wire. Whatever comes, the outcome is a parse or a WireError, in time and memory bounded by the
+ * bytes that came; anything else is thrown, with the seed and round that bring it back.
+ *
+ *   node .build/.../test/fuzz/wire.fuzz.js [seed] [iterations]
+ */
+import { isWireError, type RamSink, ReturnPathDecoder, StreamInput, StreamParser } from '../../src/wire/index.ts';
+import { mappedRamSample, postcopySample, precopySample } from '../wire/samples.ts';
+import { chunks, fixture, PAGE } from '../wire/streams.ts';
+
+/** Bytes that decoders look at: flags, lengths, types, the ends of integers. */
+const SPICE = [0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 0x10, 0x20, 0x40, 0x7e, 0x7f, 0x80, 0xef, 0xff];
+/** A decoder may keep twice what came (buffers double) and this, bytes. */
+const KEPT_SLACK = 64 * 1024;
+
+/** xorshift32: small, and the same everywhere. */
+function generator(seed: number): (below: number) => number {
+  let state = seed | 1;
+  return (below) => {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    return (state >>> 0) % below;
+  };
+}
+
+function damage(bytes: Buffer, random: (below: number) => number): Buffer {
+  let out = Buffer.from(bytes);
+  const length = () => out.length;
+  const place = () => (length() === 0 ? 0 : random(3) === 0 ? random(Math.min(length(), 400)) : random(length()));
+  for (let changes = 1 + random(4); changes > 0; changes--) {
+    const at = place();
+    switch (random(7)) {
+      case 0:
+        if (length() > 0) out[at]! ^= 1 << random(8);
+        break;
+      case 1:
+        if (length() > 0) out[at] = SPICE[random(SPICE.length)]!;
+        break;
+      case 2:
+        for (let i = at; i < Math.min(at + 8, length()); i++) out[i] = SPICE[random(SPICE.length)]!;
+        break;
+      case 3:
+        out = Buffer.from(out.subarray(0, at));
+        break;
+      case 4:
+        out = Buffer.concat([out.subarray(0, at), out.subarray(at + 1 + random(40))]);
+        break;
+      case 5: {
+        const from = place();
+        out = Buffer.concat([out.subarray(0, at), out.subarray(from, from + random(200)), out.subarray(at)]);
+        break;
+      }
+      default:
+        if (at + 4 <= length()) out.writeUInt32BE(random(2) === 0 ? 0xffffffff : random(0x7fffffff), at);
+    }
+  }
+  return out;
+}
+
+/** Checks what the decoder hands on: pages inside the blocks it announced, bytes inside the buffer. */
+class WatchedSink implements RamSink {
+  lengths: number[] = [];
+
+  page(block: number, offset: number, from: Buffer, at: number): void {
+    this.#inside(block, offset);
+    if (at < 0 || at + PAGE > from.length) throw new Error(`page at ${at} of a buffer of ${from.length}`);
+  }
+
+  zero(block: number, offset: number): void {
+    this.#inside(block, offset);
+  }
+
+  read(block: number, offset: number, into: Buffer): void {
+    this.#inside(block, offset);
+    into.fill(0);
+  }
+
+  #inside(block: number, offset: number): void {
+    if (!(offset >= 0 && offset + PAGE <= this.lengths[block]!) || offset % PAGE !== 0) {
+      throw new Error(`page ${offset} of block ${block}, which has ${this.lengths[block]} bytes`);
+    }
+  }
+}
+
+function parseStream(bytes: Buffer, cuts: Iterable<number>): string {
+  const input = new StreamInput('fuzz');
+  const parser = new StreamParser(input.reader, { pageSize: PAGE });
+  const sink = new WatchedSink();
+  const outcome: string[] = [];
+  const bound = 8 * bytes.length + 10_000;
+  let steps = 0;
+  const source = chunks(bytes, cuts);
+  while (!parser.finished) {
+    if (++steps > bound) throw new Error(`no end after ${steps} steps`);
+    const kept = input.reader.bytes.length;
+    if (kept > 2 * bytes.length + KEPT_SLACK) throw new Error(`${kept} bytes kept of ${bytes.length}`);
+    const event = parser.next();
+    if (event === undefined) {
+      if (parser.finished) break;
+      if (input.reader.final) throw new Error('starved at the end');
+      input.release();
+      const next = source.next();
+      if (next.done === true) input.finish();
+      else input.add(next.value);
+      continue;
+    }
+    if (event.kind === 'ram-blocks') {
+      sink.lengths = event.blocks.map((block) => block.usedLength);
+      parser.setRamSink(sink);
+    }
+    if (event.kind !== 'ram-batch') outcome.push(`${event.kind} ${event.offset}+${event.length}`);
+  }
+  return outcome.join('\n');
+}
+
+function parseReturnPath(bytes: Buffer, cuts: Iterable<number>): string {
+  const input = new StreamInput('fuzz');
+  const decoder = new ReturnPathDecoder(input.reader);
+  const outcome: string[] = [];
+  const take = () => {
+    for (let message = decoder.next(); message !== undefined; message = decoder.next()) outcome.push(message.type);
+  };
+  for (const chunk of chunks(bytes, cuts)) {
+    input.add(chunk);
+    take();
+    input.release();
+  }
+  input.finish();
+  take();
+  return outcome.join('\n');
+}
+
+/** The parse, or the fault that ended it; all other errors go up. */
+function outcomeOf(parse: () => string): string {
+  try {
+    return parse();
+  } catch (error) {
+    if (isWireError(error)) return `${error.code} at ${error.fault.offset}: ${error.fault.path}`;
+    throw error;
+  }
+}
+
+const SUBJECTS: readonly { readonly bytes: Buffer; parse(bytes: Buffer, cuts: Iterable<number>): string }[] = [
+  { bytes: precopySample(), parse: parseStream },
+  { bytes: postcopySample(), parse: parseStream },
+  { bytes: mappedRamSample().subarray(0, 3000), parse: parseStream },
+  { bytes: fixture('isapc-11.1'), parse: parseStream },
+  { bytes: fixture('postcopy-11.1'), parse: parseStream },
+  { bytes: fixture('xbzrle-10.0').subarray(0, 400_000), parse: parseStream },
+  { bytes: fixture('postcopy-10.0.recovery.return-path'), parse: parseReturnPath },
+];
+
+/** Each round: one stream damaged, parsed whole and in pieces; both must end the same way. */
+export function fuzzWire(seed: number, iterations: number): void {
+  const random = generator(seed);
+  for (let round = 0; round < iterations; round++) {
+    const subject = SUBJECTS[random(SUBJECTS.length)]!;
+    const bytes = damage(subject.bytes, random);
+    const step = 1 + random(random(2) === 0 ? 60 : 20_000);
+    const cuts = Array.from({ length: Math.min(2000, Math.ceil(bytes.length / step)) }, (_, i) => i * step);
+    try {
+      const whole = outcomeOf(() => subject.parse(bytes, []));
+      const pieces = outcomeOf(() => subject.parse(bytes, cuts));
+      if (whole !== pieces) throw new Error(`whole:\n${whole}\nin pieces of ${step}:\n${pieces}`);
+    } catch (error) {
+      throw new Error(`seed ${seed}, round ${round} of subject ${SUBJECTS.indexOf(subject)}`, { cause: error });
+    }
+  }
+}
+
+if (process.argv[1]?.endsWith('wire.fuzz.js')) {
+  const seed = Number(process.argv[2] ?? Date.now() & 0x7fffffff);
+  const iterations = Number(process.argv[3] ?? 20_000);
+  console.log(`seed ${seed}, ${iterations} rounds`);
+  const startMs = performance.now();
+  fuzzWire(seed, iterations);
+  console.log(`no finding in ${((performance.now() - startMs) / 1000).toFixed(1)} s`);
+}

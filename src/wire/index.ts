@@ -3,7 +3,8 @@
  * no import of a node: module (Buffer, a global, is the one thing taken from Node).
  *
  * Reading a main stream: chunks -> StreamInput -> StreamParser -> StreamEvent one by one; pages go from the parser straight to a
- * RamSink. A return path: StreamInput -> ReturnPathDecoder. A channel of page records alone (preempt): RamDecoder.
+ * RamSink. A return path: StreamInput -> ReturnPathDecoder. A channel of page records alone (preempt): RamDecoder. A multifd channel:
+ * decodeMultifdInitial, then MultifdHeaderDecoder packet by packet.
  * Writing: `encode...` functions append an element to a Writer; `write...` functions put page records into a preallocated buffer.
  * Nothing that is read is trusted: whatever the bytes, the outcome is a value, STARVED (more bytes, please) or a WireError that says
  * where (stream, offset, path) and what was expected; lengths are bounded before memory is taken (limits.ts).
@@ -15,6 +16,11 @@ export * from './limits.ts';
 export * from './mapped-ram/bitmap.ts';
 export * from './mapped-ram/header.ts';
 export * from './mapped-ram/layout.ts';
+export * from './multifd/device-state.ts';
+export * from './multifd/flags.ts';
+export * from './multifd/initial-packet.ts';
+export * from './multifd/packet-kind.ts';
+export * from './multifd/ram-packet.ts';
 export * from './ram/block-list.ts';
 export * from './ram/decoder.ts';
 export * from './ram/flags.ts';

@@ -5,10 +5,12 @@ import { pathToFileURL } from 'node:url';
 
 const root = resolve(import.meta.dirname, '..');
 const build = resolve(root, process.argv[2] ?? 'dist');
-const load = (room) => import(pathToFileURL(join(build, 'src', room, 'index.js')).href);
+const load = (file) => import(pathToFileURL(join(build, 'src', file)).href);
 
-const { renderQmpReference } = await load('control');
-const { renderSettingsReference } = await load('settings');
+const { renderCliReference } = await load('cli/reference.js');
+const { renderQmpReference } = await load('control/index.js');
+const { renderSettingsReference } = await load('settings/index.js');
 mkdirSync(join(root, 'docs/reference'), { recursive: true });
+writeFileSync(join(root, 'docs/reference/cli.md'), renderCliReference());
 writeFileSync(join(root, 'docs/reference/qmp.md'), renderQmpReference());
 writeFileSync(join(root, 'docs/reference/settings.md'), renderSettingsReference());

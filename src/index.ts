@@ -4,6 +4,7 @@
  */
 export * from './base/index.ts';
 export * from './control/index.ts';
+export * as inspection from './inspect/index.ts';
 export * from './machine/index.ts';
 export * from './migration/index.ts';
 export * from './porcelain/index.ts';

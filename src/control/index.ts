@@ -6,7 +6,7 @@
 export { type Command, type CommandContext, commandTable, defineCommand } from './command.ts';
 export { COMMANDS } from './commands/index.ts';
 export * from './errors.ts';
-export { renderQmpReference } from './reference.ts';
+export { renderQmpCommands, renderQmpReference } from './reference.ts';
 export * from './schema.ts';
 export { type QmpAddress, QmpServer, type QmpServerOptions } from './server.ts';
 export { PACKAGE_VERSION, QEMU_VERSION } from './version.ts';

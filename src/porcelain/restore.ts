@@ -49,9 +49,10 @@ async function restoreOver(uri: string, machine: SourceMachine, destination: Pee
   settings.setCapabilities(options.settings.capabilities);
   settings.setParameters({ 'max-bandwidth': 0, ...options.settings.parameters });
   const theirs = assignmentsFor('destination', options.settings);
+  const plain = await plainStream(destination);
   const undo = await applySettings(destination, {
-    ...theirs,
-    capabilities: [...(await plainStream(destination)), ...theirs.capabilities],
+    capabilities: [...plain.capabilities, ...theirs.capabilities],
+    parameters: { ...plain.parameters, ...theirs.parameters },
   });
   try {
     await listenThere(destination, uri);

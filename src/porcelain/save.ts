@@ -51,9 +51,10 @@ async function saveOver(uri: string, source: Peer, options: SaveOptions): Promis
   const own = new Settings();
   own.setCapabilities(capabilities);
   own.setParameters(parameters);
+  const plain = await plainStream(source);
   const undo = await applySettings(source, {
-    capabilities: [...(await plainStream(source)), { capability: 'return-path', state: true }, ...capabilities],
-    parameters: { 'max-bandwidth': 0, ...parameters },
+    capabilities: [...plain.capabilities, { capability: 'return-path', state: true }, ...capabilities],
+    parameters: { ...plain.parameters, 'max-bandwidth': 0, ...parameters },
   });
   try {
     return await transfer(uri, source, own, running, options);

@@ -41,7 +41,7 @@ export async function runMachine(options: RunOptions): Promise<Outcome> {
   const server = await QmpServer.listen({
     host,
     address: { kind: 'unix', path: qmp },
-    commands: workloadCommands(machine),
+    commands: workloadCommands(() => machine),
   }).catch(async (error: unknown) => {
     await machine.dispose();
     throw error;

@@ -15,7 +15,8 @@ import {
 } from '../../control/index.ts';
 import type { Verdict, WorkloadMachine } from '../../machine/index.ts';
 
-export function workloadCommands(machine: WorkloadMachine): Command[] {
+/** `machine` is asked for when a command runs. */
+export function workloadCommands(machine: () => WorkloadMachine): Command[] {
   return [statusCommand(machine), verifyCommand(machine)];
 }
 
@@ -35,14 +36,15 @@ const STATUS = struct('XWorkloadStatus', {
   gaps: required(int, 'Number of such times longer than 10 ms, of all vCPUs.'),
 });
 
-function statusCommand(machine: WorkloadMachine): Command {
-  let last = { operations: machine.statistics.operations, atMs: performance.now() };
+function statusCommand(machineOf: () => WorkloadMachine): Command {
+  let last = { operations: 0, atMs: performance.now() };
   return defineCommand({
     name: 'x-workload-status',
     doc: 'What the guest of the embedded machine does, and how its own clock saw the last migration.',
     arguments: empty,
     returns: STATUS,
     run: () => {
+      const machine = machineOf();
       const { operations, lastStopMs, longestGapMs, gaps } = machine.statistics;
       const now = performance.now();
       // An arrival brings the source's count along: what was done elsewhere is no rate of ours.
@@ -70,7 +72,7 @@ const VERDICT = struct('XWorkloadVerdict', {
   details: required(arrayOf(str), 'The first differences, one sentence each.'),
 });
 
-function verifyCommand(machine: WorkloadMachine): Command {
+function verifyCommand(machineOf: () => WorkloadMachine): Command {
   return defineCommand({
     name: 'x-workload-verify',
     doc:
@@ -86,7 +88,7 @@ function verifyCommand(machine: WorkloadMachine): Command {
       const { running } = host.status();
       await host.stop();
       try {
-        return rendered(await machine.verify());
+        return rendered(await machineOf().verify());
       } finally {
         if (running) await host.cont();
       }

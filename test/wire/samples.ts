@@ -205,7 +205,7 @@ export function postcopySample(): Buffer {
     .command({ name: 'POSTCOPY_ADVISE', pageSizes: { summary: 0x201000n, target: 4096n } })
     .ramStart([BLOCKS[0]!, { idstr: 'huge', usedLength: 2 * 1024 * 1024, pageSize: 2 * 1024 * 1024 }])
     .ram('part', (into) => writePageRecord(into, 0, PAGE, PC_RAM, data, 0, PAGE))
-    .command({ name: 'POSTCOPY_RAM_DISCARD', block: 'pc.ram', ranges: [{ start: 0n, length: 4096n }] })
+    .command({ name: 'POSTCOPY_RAM_DISCARD', block: 'pc.ram', ranges: [{ start: 0, length: 4096 }] })
     .command({ name: 'PING', value: 2 })
     .packaged(
       new Sample()

@@ -134,12 +134,12 @@ function decodeDiscard(reader: Reader, path: string, length: number): Command {
   if (rest === 0 || rest % DISCARD_RANGE_BYTES !== 0) {
     throw unexpected(reader, reader.offset, path, 'bytes of ranges', 'a multiple of 16, not 0', rest);
   }
-  const ranges: { start: bigint; length: bigint }[] = [];
+  const ranges: { start: number; length: number }[] = [];
   for (let left = rest; left > 0; left -= DISCARD_RANGE_BYTES) {
     const at = reader.offset;
     const range = { start: u64Number(reader, path, 'start'), length: u64Number(reader, path, 'length') };
     if (range.length === 0) throw unexpected(reader, at + 8, path, 'length', 'more than 0', 0);
-    ranges.push({ start: BigInt(range.start), length: BigInt(range.length) });
+    ranges.push(range);
   }
   return { name: 'POSTCOPY_RAM_DISCARD', block, ranges };
 }

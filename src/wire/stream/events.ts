@@ -38,7 +38,8 @@ export type Command =
   | {
       readonly name: 'POSTCOPY_RAM_DISCARD';
       readonly block: string;
-      readonly ranges: readonly { start: bigint; length: bigint }[];
+      /** Bytes inside the block. */
+      readonly ranges: readonly { readonly start: number; readonly length: number }[];
     }
   | { readonly name: 'PACKAGED'; readonly length: number }
   | { readonly name: 'ENABLE_COLO' }

@@ -183,7 +183,7 @@ function sentBefore(bytes: Buffer) {
     const { block, ranges } = event.command;
     const index = blocks.findIndex(({ idstr }) => idstr === block);
     for (const { start, length } of ranges) {
-      for (let at = Number(start); at < Number(start + length); at += PAGE) sent.delete(`${index}/${at}`);
+      for (let at = start; at < start + length; at += PAGE) sent.delete(`${index}/${at}`);
     }
   }
   return { blocks, sent };

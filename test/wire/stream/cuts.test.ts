@@ -82,7 +82,7 @@ for (const name of CAPTURED) {
         assert.deepEqual(withoutBatches(parsed.events), withoutBatches(whole.events));
         assert.deepEqual((parsed.memory as Memory).pages, (whole.memory as Memory).pages);
       }),
-      { numRuns: 6, seed: 20261121 },
+      { numRuns: 3, seed: 20261121 },
     );
 
     function* running(sizes: Iterable<number>): Generator<number> {

@@ -118,8 +118,8 @@ const ELEMENTS: readonly Element[] = [
       name: 'POSTCOPY_RAM_DISCARD',
       block: 'pc.ram',
       ranges: [
-        { start: 0x1000n, length: 0x2000n },
-        { start: 0x1_0000_0000n, length: 0x1000n },
+        { start: 0x1000, length: 0x2000 },
+        { start: 0x1_0000_0000, length: 0x1000 },
       ],
     },
   ),

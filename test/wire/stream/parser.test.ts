@@ -129,7 +129,7 @@ const REFUSED: readonly [string, Sample, string, string, string][] = [
   ],
   [
     'DISCARD without ADVISE',
-    started().command({ name: 'POSTCOPY_RAM_DISCARD', block: 'pc.ram', ranges: [{ start: 0n, length: 4096n }] }),
+    started().command({ name: 'POSTCOPY_RAM_DISCARD', block: 'pc.ram', ranges: [{ start: 0, length: 4096 }] }),
     'WIRE_UNEXPECTED_VALUE',
     'command',
     'command POSTCOPY_RAM_DISCARD',

@@ -27,6 +27,9 @@ const USAGE = /^(SETTINGS_(UNKNOWN|BAD_VALUE|BAD_ASSIGNMENT|CONFLICT|UNSUPPORTED
 export async function perform(options: { json?: boolean }, work: (session: Session) => Promise<Report>): Promise<void> {
   const reporter = options.json === true ? new JsonReporter() : new HumanReporter();
   const { signal, release } = catchInterrupt();
+  signal.addEventListener('abort', () => {
+    reporter.event('interrupted', {}, `${asError(signal.reason).message}: ending in order; once more ends at once`);
+  });
   let report: Report;
   try {
     report = await work({ signal, reporter });

@@ -1,6 +1,7 @@
 /** A CLI process under test: its JSON lines, its exit status, and a deadline on every wait. */
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -11,6 +12,10 @@ import { QmpClient } from '../../src/qemu/index.ts';
 
 const MAIN = join(import.meta.dirname, '../../src/cli/main.js');
 const DEADLINE_MS = 60_000;
+
+/** Where the processes under test put what is temporary: gone with this process, even if they were killed. */
+export const TEMPORARY = mkdtempSync(join(tmpdir(), 'vmferry-test-'));
+process.on('exit', () => rmSync(TEMPORARY, { recursive: true, force: true }));
 
 export interface Line {
   readonly type: string;
@@ -30,6 +35,7 @@ export class Spawned {
   constructor(t: TestContext, args: readonly string[]) {
     const child = spawn(process.execPath, ['--enable-source-maps', MAIN, ...args], {
       stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, TMPDIR: TEMPORARY },
     });
     this.#child = child;
     child.stderr?.on('data', (bytes: Buffer) => {
@@ -92,7 +98,7 @@ export class Spawned {
 }
 
 export async function temporaryFolder(t: TestContext): Promise<string> {
-  const folder = await mkdtemp(join(tmpdir(), 'vmferry-test-'));
+  const folder = await mkdtemp(join(TEMPORARY, 't-'));
   t.after(() => rm(folder, { recursive: true, force: true }));
   return folder;
 }

@@ -120,7 +120,7 @@ export class StreamParser {
   }
 
   /**
-   * The driver's word that the peer has gone quiet (it waits for an answer). Only then a device section whose footer and EOF are the last
+   * The driver's word, good for the next call of `next`, that the peer has gone quiet (it waits for an answer). Only then a device section whose footer and EOF are the last
    * bytes there are can be taken as complete: a source with `suppress-vmdesc=on` sends nothing after them.
    */
   assumeSilent(): void {
@@ -136,6 +136,7 @@ export class StreamParser {
     this.#ram?.forgetBlock();
     this.#reader = reader;
     this.#body = undefined;
+    this.#packageEnd = undefined;
     this.#step = 'element';
   }
 
@@ -152,6 +153,7 @@ export class StreamParser {
           if (event !== undefined) return event;
         } catch (thrown) {
           reader.pos = mark;
+          this.#silent = false;
           if (thrown === STARVED) return undefined;
           throw thrown;
         }

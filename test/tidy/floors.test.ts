@@ -10,14 +10,14 @@ const SRC = join(ROOT, 'src');
 /** A room may import the rooms listed; `cli` assembles and may import all. */
 const FLOORS: Readonly<Record<string, readonly string[]>> = {
   base: [],
-  native: [],
+  native: ['base'],
   wire: ['base'],
   settings: ['base'],
-  transport: ['base'],
+  transport: ['base', 'native'],
   machine: ['base', 'native', 'wire'],
   inspect: ['base', 'wire'],
   qemu: ['base'],
-  migration: ['base', 'wire', 'settings', 'transport', 'machine'],
+  migration: ['base', 'native', 'wire', 'settings', 'transport', 'machine'],
   control: ['base', 'settings', 'migration'],
   porcelain: ['base', 'wire', 'settings', 'transport', 'machine', 'migration', 'qemu'],
   cli: ['base', 'wire', 'settings', 'transport', 'machine', 'inspect', 'qemu', 'migration', 'control', 'porcelain'],

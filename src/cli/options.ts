@@ -60,6 +60,12 @@ export function count(text: string): number {
   return Number(text);
 }
 
+export function positive(text: string): number {
+  const value = count(text);
+  if (value === 0) throw new InvalidArgumentError('At least 1 is wanted.');
+  return value;
+}
+
 export function fraction(text: string): number {
   const value = Number(text);
   if (text.trim() === '' || !(value >= 0 && value <= 1))

@@ -9,7 +9,7 @@ import { applySettings } from './peer-settings.ts';
 import { plainStream } from './plain.ts';
 import { withPrivateSocket } from './private-socket.ts';
 import { receive } from './receive.ts';
-import { judge, whereItStays } from './settle.ts';
+import { judge, takeBack, whereItStays } from './settle.ts';
 
 export interface SaveOptions extends Pick<DriveOptions, 'signal' | 'progress'> {
   /** QMP socket of the process that has the machine. */
@@ -84,7 +84,7 @@ async function transfer(uri: string, source: Peer, own: Settings, wasRunning: bo
   if (received.status === 'completed') await rm(options.file, { force: true });
   const cancelled = driven.status === 'fulfilled' && driven.value.status === 'cancelled';
   const error = received.status === 'failed' && !onlyFollows(received.error) ? received.error : failure;
-  const { state, message } = await takeBack(source, wasRunning);
+  const { message, ...guest } = await whereItIs(source, wasRunning);
   return {
     ...figures,
     status: cancelled ? 'cancelled' : 'failed',
@@ -94,7 +94,7 @@ async function transfer(uri: string, source: Peer, own: Settings, wasRunning: bo
         { code: 'SIDES_DISAGREE', source: 'completed', destination: 'failed' },
         'the checkpoint was not finished',
       ),
-    source: state,
+    ...guest,
     message: `${message} ${options.file} was not written.`,
   } satisfies Outcome;
 }
@@ -118,9 +118,8 @@ function onlyFollows(error: Error | undefined): boolean {
 }
 
 /** A checkpoint never runs, so a source that waits for a word after handing over may always have its guest back. */
-async function takeBack(source: Peer, wasRunning: boolean): Promise<{ state: string; message: string }> {
+async function whereItIs(source: Peer, wasRunning: boolean): Promise<Pick<Outcome, 'source' | 'message'>> {
   const state = await source.state();
-  if (!wasRunning || judge(state, 'inmigrate') !== 'take-back') return { state, message: whereItStays(state) };
-  await source.execute('cont');
-  return { state: await source.state(), message: 'The guest was set running on the source again.' };
+  if (!wasRunning || judge(state, 'inmigrate') !== 'take-back') return { source: state, message: whereItStays(state) };
+  return takeBack(source, 'The guest stood still for the save');
 }

@@ -75,24 +75,17 @@ export async function settle(settling: Settling): Promise<Outcome> {
       };
     case 'take-back':
       if (!wasRunning)
-        return { ...failed, message: 'The destination does not have the guest: it is still on the source, stopped.' };
-      await source.execute('cont');
-      return {
-        ...failed,
-        source: await source.state(),
-        message: 'The destination does not have the guest: it was set running on the source again.',
-      };
+        return { ...failed, message: `The destination does not have the guest. ${whereItStays(sourceState)}` };
+      return { ...failed, ...(await takeBack(source, 'The destination does not have the guest')) };
     case 'both-run':
-      await destination?.execute('stop');
       return {
         ...failed,
-        destination: 'paused',
+        ...(await stopCopy(destination as Peer)),
         error: new PorcelainError(
           { code: 'SIDES_DISAGREE', source: sourceState, destination: destinationState ?? UNKNOWN },
           'the source took its guest back though the destination had started it',
           error,
         ),
-        message: 'The guest runs on the source; the copy on the destination was stopped at once. End that process.',
       };
     case 'lost':
       return { ...failed, message: 'The source process is gone and the destination does not have the guest.' };
@@ -105,6 +98,28 @@ export async function settle(settling: Settling): Promise<Outcome> {
       };
     default:
       return unreachable(verdict);
+  }
+}
+
+/** Sets the guest running on the source again; `because` it runs nowhere else. */
+export async function takeBack(source: Peer, because: string): Promise<Pick<Outcome, 'source' | 'message'>> {
+  try {
+    await source.execute('cont');
+    return { source: await source.state(), message: `${because}: it was set running on the source again.` };
+  } catch (thrown) {
+    const message = `${because}, but the source cannot let it run again: ${explain(thrown)}.`;
+    return { source: await source.state(), message };
+  }
+}
+
+async function stopCopy(destination: Peer): Promise<Pick<Outcome, 'destination' | 'message'>> {
+  try {
+    await destination.execute('stop');
+    const message = 'The guest runs on the source; the copy on the destination was stopped at once. End that process.';
+    return { destination: await destination.state(), message };
+  } catch (thrown) {
+    const message = `THE GUEST RUNS ON BOTH SIDES: the destination could not be stopped (${explain(thrown)}). End one of them now.`;
+    return { destination: await destination.state(), message };
   }
 }
 

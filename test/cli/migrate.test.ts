@@ -23,8 +23,9 @@ test('demo moves a machine to and fro, verifies it, and leaves nothing behind', 
 test('demo for people: a table on standard output, progress on standard error', async (t) => {
   const demo = new Spawned(t, ['demo', ...SMALL]);
   assert.equal(await demo.exited, 0, demo.stderr);
-  assert.match(demo.stderr, /verification +all [\d,]+ pages and the registers are right/);
-  assert.match(demo.stderr, /^ {2}downtime +\d+/m);
+  assert.match(demo.stdout, /verification +all [\d,]+ pages and the registers are right/);
+  assert.match(demo.stdout, /^ {2}downtime +\d+/m);
+  assert.match(demo.stderr, /^\[[#-]+\]/m);
 });
 
 test('migrate: progress lines, then a result with the figures of query-migrate; the guest is verified where it arrived', async (t) => {

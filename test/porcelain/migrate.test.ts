@@ -120,6 +120,29 @@ test('both run: the destination is stopped at once, and the message says so', as
   assert.equal(source.status, 'running');
 });
 
+test('what was to be done about it fails: the message says that, and what state it left', async (t) => {
+  const refuse = () => {
+    throw new Refusal('the disk is locked');
+  };
+  const unconfirmed = await pair(t);
+  unconfirmed.source.on['migrate'] = () => {
+    unconfirmed.source.status = 'postmigrate';
+    unconfirmed.source.migration = FAILED;
+    unconfirmed.destination.die();
+  };
+  unconfirmed.source.on['cont'] = refuse;
+  const stuck = await move(unconfirmed.source, unconfirmed.destination);
+  assert.deepEqual([stuck.status, stuck.source], ['failed', 'postmigrate']);
+  assert.match(stuck.message, /cannot let it run again.*the disk is locked/);
+  const both = await pair(t);
+  both.source.on['migrate'] = () => {
+    both.source.migration = FAILED;
+    both.destination.status = 'running';
+  };
+  both.destination.on['stop'] = refuse;
+  assert.match((await move(both.source, both.destination)).message, /RUNS ON BOTH SIDES/);
+});
+
 test('the source dies: completed if the guest has arrived, else lost', async (t) => {
   for (const arrived of [true, false]) {
     const { source, destination } = await pair(t);

@@ -1,10 +1,10 @@
 import type { Command } from 'commander';
 import type { Assignments } from '../../settings/index.ts';
 import { isGood, runDemo, type Trip } from '../demo/demo.ts';
-import { count, examples, jsonOption, ramOption, rateOption, setOption, settingsOf } from '../options.ts';
+import { count, examples, jsonOption, positive, ramOption, rateOption, setOption, settingsOf } from '../options.ts';
 import { perform } from '../perform.ts';
-import { tripsTable, tripText } from '../render/demo.ts';
-import { outcomeFacts } from '../render/outcome.ts';
+import { tripLine, tripsTable, tripText } from '../render/demo.ts';
+import { outcomeFacts, outcomeText } from '../render/outcome.ts';
 
 interface DemoFlags {
   readonly ram: number;
@@ -26,7 +26,7 @@ export function addDemo(program: Command): void {
     .addOption(ramOption())
     .option('--vcpus <count>', 'vCPUs, each of them a thread', count, 2)
     .addOption(rateOption())
-    .option('--rounds <count>', 'migrations, to and fro', count, 1)
+    .option('--rounds <count>', 'migrations, to and fro', positive, 1)
     .addOption(setOption('migration capability or parameter (max-bandwidth is unlimited here unless set)'))
     .addOption(jsonOption())
     .action((flags: DemoFlags) => demo(flags));
@@ -44,11 +44,11 @@ function demo(flags: DemoFlags): Promise<void> {
   return perform(flags, async ({ signal, reporter }) => {
     const trips = await runDemo({
       machine,
-      rounds: Math.max(flags.rounds, 1),
+      rounds: flags.rounds,
       settings,
       signal,
       progress: (progress) => reporter.progress(progress),
-      moved: (trip) => reporter.event('migration', tripFacts(trip), tripText(trip)),
+      moved: (trip, number) => reporter.event('migration', tripFacts(trip), tripLine(trip, number, flags.rounds)),
     });
     const last = trips.at(-1) as Trip;
     const wrong = last.outcome.status === 'completed' && !isGood(last);
@@ -57,7 +57,7 @@ function demo(flags: DemoFlags): Promise<void> {
         ? { ...last.outcome, status: 'failed', error: new Error('the verification failed') }
         : last.outcome,
       facts: { migrations: trips.length, ...tripFacts(last) },
-      text: trips.length > 1 ? tripsTable(trips) : `${last.outcome.status}\n`,
+      text: trips.length > 1 ? tripsTable(trips) : outcomeText(last.outcome, tripText(last)),
     };
   });
 }

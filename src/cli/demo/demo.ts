@@ -9,13 +9,13 @@ import { RunChild } from './run-child.ts';
 export interface DemoOptions {
   /** Arguments of `run` for the machine that both processes have: --ram, --vcpus, ... */
   readonly machine: readonly string[];
-  /** Migrations, to and fro. */
+  /** Migrations, to and fro; at least 1. */
   readonly rounds: number;
   readonly settings: Assignments;
   readonly signal: AbortSignal;
   readonly progress: ProgressListener;
   /** A migration is over. */
-  readonly moved: (trip: Trip) => void;
+  readonly moved: (trip: Trip, number: number) => void;
 }
 
 /** One migration of the demo. */
@@ -50,7 +50,7 @@ export async function runDemo(options: DemoOptions): Promise<Trip[]> {
       running.push(destination);
       const trip = await move(source, destination, options);
       trips.push(trip);
-      options.moved(trip);
+      options.moved(trip, number);
       if (!isGood(trip)) break;
       await source.stop();
       source = destination;

@@ -22,7 +22,14 @@ export function tripText(trip: Trip): string {
   return pairs(rows);
 }
 
-/** The same for several, a line each. */
+/** The same in one line, while others are to come. */
+export function tripLine(trip: Trip, number: number, count: number): string {
+  const { status, totalTimeMs = 0, downtimeMs = 0 } = trip.outcome;
+  const times = `${formatDuration(totalTimeMs)}, downtime ${formatDuration(downtimeMs)}`;
+  return `migration ${number} of ${count}: ${status === 'completed' ? times : status}; ${verdict(trip)}`;
+}
+
+/** And as a table, a line each. */
 export function tripsTable(trips: readonly Trip[]): string {
   const head = ['migration', 'total', 'downtime', 'guest saw', 'rounds', 'transferred', 'throughput', 'verification'];
   const rows = trips.map((trip, index) => {

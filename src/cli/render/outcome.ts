@@ -19,10 +19,11 @@ export function errorFacts(error: Error): object {
   return { ...(error instanceof FerryError ? error.fault : { code: 'ERROR' }), message: explain(error) };
 }
 
-export function outcomeText(outcome: Outcome): string {
+/** How it ended, the figures, and where the guest is. */
+export function outcomeText(outcome: Outcome, figures = pairs(figureRows(outcome))): string {
   const head = `${outcome.status}${outcome.error === undefined ? '' : `: ${explain(outcome.error)}`}\n`;
   const tail = outcome.message === '' ? '' : `${outcome.message}\n`;
-  return head + pairs(figureRows(outcome)) + tail;
+  return head + figures + tail;
 }
 
 /** What is known of the transfer, a row each. */

@@ -2,9 +2,9 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import type { Socket } from 'node:net';
 import { FerryError } from '../base/index.ts';
-import { adoptSocket } from './adopt.ts';
 import type { Address } from './channel.ts';
 import { refused, type TransportError } from './errors.ts';
+import { adoptSocket } from './handle.ts';
 import { type Companion, SocketChannel, SocketRing } from './socket-channel.ts';
 
 /**

@@ -2,12 +2,12 @@ import { readFileSync } from 'node:fs';
 import { lstat, unlink } from 'node:fs/promises';
 import { createServer, type Server, type Socket } from 'node:net';
 import { resolve as resolvePath } from 'node:path';
-import { adoptSocket } from './adopt.ts';
 import type { Address, Channel, Listener } from './channel.ts';
 import { channelLabel, openDescriptor } from './connect.ts';
 import { badAddress, closedHere, refused } from './errors.ts';
 import { openExec } from './exec-channel.ts';
 import { openFileChannel } from './file-channel.ts';
+import { adoptSocket } from './handle.ts';
 import { SocketChannel, SocketRing } from './socket-channel.ts';
 
 /** Peers that wait to be accepted; more are turned away. A migration has at most 255 multifd channels, main and preempt. */

@@ -8,6 +8,7 @@ import type { ConnectOpts, Socket, SocketConstructorOpts } from 'node:net';
 import { asError } from '../base/index.ts';
 import type { Channel, ChannelCounters, Chunk } from './channel.ts';
 import { type ChannelPosition, channelFailure, closedHere, type TransportError } from './errors.ts';
+import { errorBehindEnd } from './handle.ts';
 import { ReadRing } from './read-ring.ts';
 
 const READ_SLOT_BYTES = 256 * 1024;
@@ -158,7 +159,9 @@ export class SocketChannel implements Channel {
     }
     const companion = this.#companion;
     input.once('end', () => {
-      if (companion === undefined) this.#ring.finish();
+      const error = errorBehindEnd(input);
+      if (error !== undefined) this.#fail(error, true);
+      else if (companion === undefined) this.#ring.finish();
       else
         verdict(companion).then(
           () => this.#ring.finish(),

@@ -24,6 +24,7 @@ const STATUS = struct('XWorkloadStatus', {
   vcpus: required(int, 'Number of vCPUs.'),
   pattern: required(str, 'How the guest picks its pages.'),
   operations: required(int, 'Operations done by all vCPUs; each has written one page.'),
+  'vcpu-operations': required(arrayOf(int), 'The same of each vCPU; empty before the machine has arrived.'),
   'dirty-rate': required(
     int,
     'Bytes of pages written per second since the last x-workload-status, or since the start.',
@@ -45,7 +46,7 @@ function statusCommand(machineOf: () => WorkloadMachine): Command {
     returns: STATUS,
     run: () => {
       const machine = machineOf();
-      const { operations, lastStopMs, longestGapMs, gaps } = machine.statistics;
+      const { operations, vcpuOperations, lastStopMs, longestGapMs, gaps } = machine.statistics;
       const now = performance.now();
       // An arrival brings the source's count along: what was done elsewhere is no rate of ours.
       const done = Math.max(operations - last.operations, 0) * machine.targetPageSize;
@@ -55,6 +56,7 @@ function statusCommand(machineOf: () => WorkloadMachine): Command {
         vcpus: machine.vcpuCount,
         pattern: machine.program.pattern,
         operations,
+        'vcpu-operations': vcpuOperations,
         'dirty-rate': dirtyRate,
         'last-stop': lastStopMs,
         'longest-gap': longestGapMs,

@@ -5,6 +5,8 @@ import type { CpuState } from './devices.ts';
 export interface GuestStatistics {
   /** Operations done by all vCPUs; each has written one page. */
   readonly operations: number;
+  /** The same of each vCPU. */
+  readonly vcpuOperations: readonly number[];
   /** How long the guest did not run over its last stop, as it saw it itself: of the vCPU that waited longest, ms. 0 = unknown. */
   readonly lastStopMs: number;
   /** The longest time any vCPU ever could not run though it wanted to, ms. */
@@ -44,13 +46,15 @@ export function loadCpu(control: Control, vcpu: number, state: CpuState, sameClo
 }
 
 export function guestStatistics(control: Control, vcpuCount: number): GuestStatistics {
-  let [operations, lastStop, longestGap, gaps] = [0, 0, 0, 0];
+  const vcpuOperations: number[] = [];
+  let [lastStop, longestGap, gaps] = [0, 0, 0];
   for (let vcpu = 0; vcpu < vcpuCount; vcpu++) {
     const registers = registersOf(control, vcpu);
-    operations += registers[Register.OPERATIONS]!;
+    vcpuOperations.push(registers[Register.OPERATIONS]!);
     lastStop = Math.max(lastStop, registers[Register.LAST_STOP_GAP]!);
     longestGap = Math.max(longestGap, registers[Register.LONGEST_GAP]!);
     gaps += registers[Register.GAPS]!;
   }
-  return { operations, lastStopMs: lastStop / 1e6, longestGapMs: longestGap / 1e6, gaps };
+  const operations = vcpuOperations.reduce((sum, count) => sum + count, 0);
+  return { operations, vcpuOperations, lastStopMs: lastStop / 1e6, longestGapMs: longestGap / 1e6, gaps };
 }

@@ -122,7 +122,9 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
 
   /** What the guest has done and seen; all zero in inmigrate. */
   get statistics(): GuestStatistics {
-    if (this.#hardware === undefined) return { operations: 0, lastStopMs: 0, longestGapMs: 0, gaps: 0 };
+    if (this.#hardware === undefined) {
+      return { operations: 0, vcpuOperations: [], lastStopMs: 0, longestGapMs: 0, gaps: 0 };
+    }
     return guestStatistics(this.#hardware.control, this.vcpuCount);
   }
 

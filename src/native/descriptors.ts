@@ -4,6 +4,7 @@
  */
 import { constants } from 'node:fs';
 import type { Socket } from 'node:net';
+import { failedWith } from './errors.ts';
 import { checked, needLibc } from './libc.ts';
 
 const F_GETFL = 3;
@@ -54,7 +55,7 @@ export function shutdownConnection(fd: number, how: keyof typeof HOW): void {
   try {
     checked(libc, 'shutdown', () => libc.shutdown(fd, HOW[how]));
   } catch (thrown) {
-    if (!(thrown instanceof Error && thrown.message.endsWith('ENOTCONN'))) throw thrown;
+    if (!failedWith(thrown, 'ENOTCONN')) throw thrown;
   }
 }
 
@@ -67,7 +68,7 @@ export function poll(fd: number, events: number, timeoutMs: number): number {
   const pollfd = Buffer.from(new ArrayBuffer(8));
   pollfd.writeInt32LE(fd, 0);
   pollfd.writeInt16LE(events, 4);
-  const address = libc.addressOf(pollfd);
+  const address = libc.address(pollfd);
   checked(libc, 'poll', () => libc.poll(address, 1, timeoutMs));
   return pollfd.readUInt16LE(6);
 }
@@ -76,14 +77,14 @@ export function poll(fd: number, events: number, timeoutMs: number): number {
 export function peek(fd: number, length: number): Buffer | undefined {
   const libc = needLibc(NEED);
   const bytes = Buffer.from(new ArrayBuffer(length));
-  const address = libc.addressOf(bytes);
+  const address = libc.address(bytes);
   try {
     return bytes.subarray(
       0,
       checked(libc, 'recv', () => libc.recv(fd, address, length, MSG_PEEK | MSG_DONTWAIT)),
     );
   } catch (thrown) {
-    if (thrown instanceof Error && thrown.message.endsWith('EAGAIN')) return undefined;
+    if (failedWith(thrown, 'EAGAIN')) return undefined;
     throw thrown;
   }
 }

@@ -14,3 +14,8 @@ export function callFailed(call: string, errno: number): NativeError {
   const name = getSystemErrorName(-errno);
   return new NativeError({ code: 'NATIVE_CALL', call, errno: name }, `${call}: ${name}`);
 }
+
+/** `errno`: the system's name. */
+export function failedWith(thrown: unknown, errno: string): boolean {
+  return thrown instanceof NativeError && thrown.fault.code === 'NATIVE_CALL' && thrown.fault.errno === errno;
+}

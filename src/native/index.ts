@@ -1,6 +1,11 @@
 /**
- * native: the few system calls that Node.js does not offer, by FFI (koffi). All of it is optional comfort: where the library cannot be
- * loaded, callers are told so and go on without.
+ * native: the few system calls that Node.js does not offer, by FFI (koffi). Huge pages, vectors and thread names are comfort: where the
+ * library cannot be loaded, callers are told so and go on without. Parallel channels cannot be had without: NATIVE_UNAVAILABLE says so.
  */
+export * from './descriptors.ts';
+export * from './direct-io.ts';
+export * from './errors.ts';
 export { adviseHugePages } from './huge-pages.ts';
 export { addressOf, canVector, IO_VECTOR_MAX, IoVector } from './io-vector.ts';
+export { type Libc, needLibc } from './libc.ts';
+export * from './thread.ts';

@@ -1,5 +1,6 @@
 import { assert } from '../base/index.ts';
-import { libc } from './libc.ts';
+import { callFailed } from './errors.ts';
+import { libc, needLibc } from './libc.ts';
 
 /** What one call takes at most (IOV_MAX of Linux). */
 export const IO_VECTOR_MAX = 1024;
@@ -52,20 +53,18 @@ export class IoVector {
     this.byteLength += length;
   }
 
-  /** Makes the last piece longer: the memory behind it is wanted too. */
-  extend(length: number): void {
-    this.#words[(this.count - 1) * WORDS + 2]! += length;
-    this.byteLength += length;
-  }
-
-  /** Address and length of the first piece that is not consumed. */
-  get firstAddress(): number {
+  /** Copies as much of the first piece that is not consumed as fits into `into`, consumes it and returns how many bytes that were. */
+  take(into: Uint8Array): number {
     const at = this.#first * WORDS;
-    return this.#words[at + 1]! * 0x1_0000_0000 + this.#words[at]!;
+    const length = Math.min(this.#words[at + 2]!, into.length);
+    const c = libc()!;
+    c.memcpy(c.address(into), this.#addressAt(at), length);
+    this.consume(length);
+    return length;
   }
 
-  get firstLength(): number {
-    return this.#words[this.#first * WORDS + 2]!;
+  #addressAt(at: number): number {
+    return this.#words[at + 1]! * 0x1_0000_0000 + this.#words[at]!;
   }
 
   /** The first `bytes` are done. */
@@ -76,7 +75,7 @@ export class IoVector {
       const at = this.#first * WORDS;
       const length = words[at + 2]!;
       if (left < length) {
-        const address = this.firstAddress + left;
+        const address = this.#addressAt(at) + left;
         words[at] = address;
         words[at + 1] = address / 0x1_0000_0000;
         words[at + 2] = length - left;
@@ -99,6 +98,29 @@ export class IoVector {
     return this.#call(libc()!.readv, fd);
   }
 
+  /** Sends to a descriptor that waits, at least one byte unless the list is empty; those sent are consumed. Throws NATIVE_CALL. */
+  send(fd: number): number {
+    return this.#wait('writev', fd);
+  }
+
+  /** Fills the list from a descriptor that waits; those received are consumed. 0: the peer has ended. Throws NATIVE_CALL. */
+  receive(fd: number): number {
+    return this.#wait('readv', fd);
+  }
+
+  #wait(name: 'readv' | 'writev', fd: number): number {
+    const c = libc()!;
+    for (;;) {
+      const done = c[name](fd, this.#address + this.#first * WORDS * 4, this.count - this.#first);
+      if (done >= 0) {
+        this.consume(done);
+        return done;
+      }
+      const errno = c.errno();
+      if (errno !== EINTR) throw callFailed(name, errno);
+    }
+  }
+
   #call(call: (fd: number, vector: number, count: number) => number, fd: number): number {
     if (this.#first === this.count) return 0;
     for (;;) {
@@ -113,7 +135,10 @@ export function canVector(): boolean {
   return libc() !== null;
 }
 
-/** Address of the first byte. The memory must not move: it is an ArrayBuffer's or SharedArrayBuffer's, which do not. */
+/**
+ * Address of the first byte, for as long as its buffer lives. The memory must not move: it is an ArrayBuffer's or SharedArrayBuffer's, which do
+ * not. Throws NATIVE_UNAVAILABLE.
+ */
 export function addressOf(bytes: Uint8Array): number {
-  return libc()!.address(bytes);
+  return needLibc('parallel channels').address(bytes);
 }

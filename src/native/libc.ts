@@ -1,15 +1,27 @@
 import { createRequire } from 'node:module';
+import type { LibraryHandle } from 'koffi';
+import { callFailed, NativeError } from './errors.ts';
 
 /** The C library's functions that are used here, with numbers for addresses. Linux on 64 bit only. */
 export interface Libc {
   readonly address: (bytes: Uint8Array) => number;
+  /** Of this thread's last failed call; to be read before anything else is called. */
   readonly errno: () => number;
   readonly madvise: (address: number, length: number, advice: number) => number;
   readonly readv: (fd: number, vector: number, count: number) => number;
   readonly writev: (fd: number, vector: number, count: number) => number;
+  readonly recv: (fd: number, address: number, length: number, flags: number) => number;
+  readonly fcntl: (fd: number, command: number, type: 'int', value: number) => number;
+  readonly poll: (pollfds: number, count: number, timeoutMs: number) => number;
+  readonly shutdown: (fd: number, how: number) => number;
+  readonly gettid: () => number;
+  readonly prctl: (option: number, argument: string) => number;
+  /** A library by its path; null: what this process itself offers (Node.js exports its zlib on purpose, its addon docs say). */
+  readonly load: (path: string | null) => LibraryHandle;
 }
 
 let loaded: Libc | null | undefined;
+let whyNot: unknown;
 
 /** Null where the library or the platform cannot be had. */
 export function libc(): Libc | null {
@@ -29,8 +41,36 @@ function load(): Libc | null {
       madvise: bind<Libc['madvise']>('int madvise(uintptr_t address, size_t length, int advice)'),
       readv: bind<Libc['readv']>('long readv(int fd, uintptr_t vector, int count)'),
       writev: bind<Libc['writev']>('long writev(int fd, uintptr_t vector, int count)'),
+      recv: bind<Libc['recv']>('long recv(int fd, uintptr_t address, size_t length, int flags)'),
+      fcntl: bind<Libc['fcntl']>('int fcntl(int fd, int command, ...)'),
+      poll: bind<Libc['poll']>('int poll(uintptr_t pollfds, unsigned long count, int timeout)'),
+      shutdown: bind<Libc['shutdown']>('int shutdown(int fd, int how)'),
+      gettid: bind<Libc['gettid']>('int gettid()'),
+      prctl: bind<Libc['prctl']>('int prctl(int option, str argument)'),
+      load: (path) => koffi.load(path),
     };
-  } catch {
+  } catch (thrown) {
+    whyNot = thrown;
     return null;
+  }
+}
+
+/** Throws NATIVE_UNAVAILABLE if there is none; `what` (a plural: `parallel channels`) cannot go on without. */
+export function needLibc(what: string): Libc {
+  const found = libc();
+  if (found !== null) return found;
+  const message = `${what} need system calls that are made through the package koffi, which cannot be used here`;
+  throw new NativeError({ code: 'NATIVE_UNAVAILABLE', what }, message, whyNot);
+}
+
+const EINTR = 4;
+
+/** What `again` returns, called until no signal interrupts it. Throws NATIVE_CALL if that is negative. */
+export function checked(c: Libc, call: string, again: () => number): number {
+  for (;;) {
+    const result = again();
+    if (result >= 0) return result;
+    const errno = c.errno();
+    if (errno !== EINTR) throw callFailed(call, errno);
   }
 }

@@ -34,6 +34,8 @@ export interface RamBlock {
 /** Part of a block's memory that can be read in place: page `p` of the block is at `bytes[(p - firstPage) * P]`. */
 export interface PageWindow {
   bytes: Buffer;
+  /** Address of `bytes` for transfers straight from memory; undefined if they are to be copied. */
+  address?: number | undefined;
   firstPage: number;
   pageCount: number;
 }

@@ -1,3 +1,5 @@
+import type { IoVector } from '../native/index.ts';
+
 /**
  * How bytes travel. Every transport gives the engine the same thing: a `Channel`.
  *
@@ -29,6 +31,16 @@ export interface Channel {
   /** Settles when everything this channel owns (descriptor, child process) is gone. Never throws. */
   readonly closed: Promise<void>;
   readonly counters: Readonly<ChannelCounters>;
+  /** Transfers between the kernel and memory without a copy in between, where the channel is a socket and the system lets us. */
+  readonly direct?: DirectTransfer | undefined;
+}
+
+/** Both do what can be done at once and never wait; what went wrong is told by the next `write` or `read`. */
+export interface DirectTransfer {
+  /** Sends from the list and consumes what the kernel took. Only while no `write` is under way. */
+  send(vector: IoVector): number;
+  /** Fills the list with what is there. Only when `tryRead` has just said undefined. */
+  receive(vector: IoVector): number;
 }
 
 /** `bytes.subarray(start, end)` are the new bytes; `bytes.subarray(start - headroom, start)` is scratch. */

@@ -6,13 +6,18 @@
  */
 import type { ConnectOpts, Socket, SocketConstructorOpts } from 'node:net';
 import { asError } from '../base/index.ts';
-import type { Channel, ChannelCounters, Chunk } from './channel.ts';
+import { canVector, type IoVector } from '../native/index.ts';
+import type { Channel, ChannelCounters, Chunk, DirectTransfer } from './channel.ts';
 import { type ChannelPosition, channelFailure, closedHere, type TransportError } from './errors.ts';
 import { errorBehindEnd } from './handle.ts';
 import { ReadRing } from './read-ring.ts';
 
 const READ_SLOT_BYTES = 256 * 1024;
 const READ_SLOTS = 4;
+/** While the reader takes most bytes directly, a wake-up shall bring only few by way of the ring. */
+const WAKE_BYTES = 16 * 1024;
+/** Wake-ups after a direct transfer that are expected to be followed by another. */
+const WAKE_CREDIT = 4;
 
 /** What lives and dies with a channel beside its sockets: the child process of exec:. */
 export interface Companion {
@@ -34,6 +39,8 @@ export interface SocketEnds {
 export class SocketRing extends ReadRing {
   bytesRead = 0;
   reads = 0;
+  /** Reads that shall be small. */
+  wakeUps = 0;
   readonly socketOptions: SocketConstructorOpts & ConnectOpts;
 
   constructor() {
@@ -41,8 +48,9 @@ export class SocketRing extends ReadRing {
     this.socketOptions = {
       allowHalfOpen: true,
       onread: {
-        buffer: () => this.space,
+        buffer: () => (this.wakeUps > 0 ? this.space.subarray(0, WAKE_BYTES) : this.space),
         callback: (count) => {
+          this.wakeUps--;
           this.bytesRead += count;
           this.reads++;
           return this.commit(count);
@@ -70,6 +78,7 @@ export class SocketChannel implements Channel {
   readonly writable: boolean;
   readonly duplex: boolean;
   readonly closed: Promise<void>;
+  readonly direct: DirectTransfer | undefined;
   readonly #ring: SocketRing;
   readonly #input: Socket | undefined;
   readonly #output: Socket | undefined;
@@ -88,6 +97,9 @@ export class SocketChannel implements Channel {
     this.readable = ends.input !== undefined;
     this.writable = ends.output !== undefined;
     this.duplex = this.readable && this.writable;
+    this.direct = canVector()
+      ? { send: (vector) => this.#send(vector), receive: (vector) => this.#receive(vector) }
+      : undefined;
     const sockets = [...new Set([ends.input, ends.output])].filter((socket) => socket !== undefined);
     for (const socket of sockets) {
       socket.on('error', (error) => {
@@ -129,6 +141,23 @@ export class SocketChannel implements Channel {
         resolve();
       });
     });
+  }
+
+  #send(vector: IoVector): number {
+    if (this.#failure !== undefined) return 0;
+    const sent = vector.writeTo(descriptorOf(this.#output));
+    this.#bytesWritten += sent;
+    if (sent > 0) this.#writes++;
+    return sent;
+  }
+
+  #receive(vector: IoVector): number {
+    if (this.#failure !== undefined) return 0;
+    const received = vector.readFrom(descriptorOf(this.#input));
+    this.#ring.bytesRead += received;
+    if (received > 0) this.#ring.reads++;
+    this.#ring.wakeUps = WAKE_CREDIT;
+    return received;
   }
 
   async end(): Promise<void> {
@@ -189,4 +218,11 @@ export class SocketChannel implements Channel {
   #position(): ChannelPosition {
     return { channel: this.label, bytesRead: this.#ring.bytesRead, bytesWritten: this.#bytesWritten };
   }
+}
+
+/** The descriptor that a socket owns now; -1 once it is closed: its number may belong to another file by then. */
+function descriptorOf(socket: Socket | undefined): number {
+  if (socket === undefined || socket.destroyed) return -1;
+  const { _handle: handle } = socket as unknown as { readonly _handle: { readonly fd?: number } | null };
+  return handle?.fd ?? -1;
 }

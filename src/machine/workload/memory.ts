@@ -2,7 +2,7 @@
 
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import { adviseHugePages } from '../../native/index.ts';
+import { addressOf, adviseHugePages, canVector } from '../../native/index.ts';
 import type { PageWindow, RamSink } from '../machine.ts';
 import { CHUNK_BYTES, CHUNK_SHIFT, type Layout, PAGE_SIZE } from './layout.ts';
 
@@ -21,7 +21,12 @@ export class Memory {
       for (let at = 0; at < block.usedLength; at += CHUNK_BYTES) {
         const bytes = Buffer.from(this.shared[index]!, at, Math.min(CHUNK_BYTES, block.usedLength - at));
         adviseHugePages(bytes);
-        windows.push({ bytes, firstPage: at / PAGE_SIZE, pageCount: bytes.length / PAGE_SIZE });
+        windows.push({
+          bytes,
+          address: canVector() ? addressOf(bytes) : undefined,
+          firstPage: at / PAGE_SIZE,
+          pageCount: bytes.length / PAGE_SIZE,
+        });
       }
       return windows;
     });

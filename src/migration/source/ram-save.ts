@@ -155,9 +155,12 @@ export class RamSaver {
     const bytes = window?.bytes ?? this.#zeroPage;
     const firstPage = window?.firstPage ?? 0;
     const statistics = this.#statistics;
+    // Pages go from guest memory to the kernel where that is possible; a cache of what was sent needs its own copy, though.
+    const address = output.refers && this.#xbzrle === undefined ? window?.address : undefined;
+    let room = address === undefined ? Number.POSITIVE_INFINITY : output.referRoom;
     let pos = output.pos;
     let page = this.#page;
-    while (page >= 0 && page < windowEnd && pos <= limit) {
+    while (page >= 0 && page < windowEnd && pos <= limit && room > 0) {
       clearBit(bitmap, page);
       this.#dirty--;
       const name = this.#named === block ? undefined : this.#names[block]!;
@@ -173,9 +176,15 @@ export class RamSaver {
         pos = this.#writeDelta(out, pos, page, firstKey + page, name, bytes, at);
       } else {
         pos = writePageHeader(out, pos, page * pageSize, name);
-        bytes.copy(out, pos, at, at + pageSize);
-        this.#xbzrle?.store(firstKey + page, out, pos);
-        pos += pageSize;
+        if (address !== undefined) {
+          output.pos = pos;
+          output.refer(address + at, pageSize);
+          room--;
+        } else {
+          bytes.copy(out, pos, at, at + pageSize);
+          this.#xbzrle?.store(firstKey + page, out, pos);
+          pos += pageSize;
+        }
         this.#named = block;
         statistics.normalPages++;
       }

@@ -10,6 +10,7 @@ export interface Libc {
   readonly madvise: (address: number, length: number, advice: number) => number;
   readonly readv: (fd: number, vector: number, count: number) => number;
   readonly writev: (fd: number, vector: number, count: number) => number;
+  readonly memcpy: (to: number, from: number, length: number) => number;
   readonly recv: (fd: number, address: number, length: number, flags: number) => number;
   readonly fcntl: (fd: number, command: number, type: 'int', value: number) => number;
   readonly poll: (pollfds: number, count: number, timeoutMs: number) => number;
@@ -41,6 +42,7 @@ function load(): Libc | null {
       madvise: bind<Libc['madvise']>('int madvise(uintptr_t address, size_t length, int advice)'),
       readv: bind<Libc['readv']>('long readv(int fd, uintptr_t vector, int count)'),
       writev: bind<Libc['writev']>('long writev(int fd, uintptr_t vector, int count)'),
+      memcpy: bind<Libc['memcpy']>('uintptr_t memcpy(uintptr_t to, uintptr_t from, size_t length)'),
       recv: bind<Libc['recv']>('long recv(int fd, uintptr_t address, size_t length, int flags)'),
       fcntl: bind<Libc['fcntl']>('int fcntl(int fd, int command, ...)'),
       poll: bind<Libc['poll']>('int poll(uintptr_t pollfds, unsigned long count, int timeout)'),

@@ -53,6 +53,12 @@ export class IoVector {
     this.byteLength += length;
   }
 
+  /** Makes the last piece longer: the memory behind it is wanted too. Below 4 GiB in all. */
+  extend(length: number): void {
+    this.#words[(this.count - 1) * WORDS + 2]! += length;
+    this.byteLength += length;
+  }
+
   /** Copies as much of the first piece that is not consumed as fits into `into`, consumes it and returns how many bytes that were. */
   take(into: Uint8Array): number {
     const at = this.#first * WORDS;

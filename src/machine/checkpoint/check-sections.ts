@@ -8,8 +8,8 @@ export interface SectionBytes {
 }
 
 /**
- * The sections in `parts` as the stream's description splits them. While a stream is read their ends are found by their footers, which can
- * be wrong; the description decides. Throws CHECKPOINT_DEVICES if it does not fit the bytes.
+ * The sections in `parts`, found by the stream's description: while the stream was read they were found by their footers only. Throws
+ * CHECKPOINT_DEVICES if the description does not fit the bytes.
  */
 export function checkSections(path: string, description: string, parts: readonly SectionBytes[]): SplitSection[] {
   try {

@@ -98,6 +98,7 @@ export class CheckpointReader implements SourceMachine {
     this.uuid = configuration.uuid;
     this.targetPageSize = 1 << (configuration.targetPageBits ?? LEGACY_PAGE_BITS);
     this.ignoreShared = configuration.capabilities?.includes('x-ignore-shared') === true;
+    const shared = sharedBlocks(parts.blocks, this.ignoreShared);
     this.ram = blocks.map(({ idstr, usedLength, guestAddress }, index) => ({
       index,
       idstr,
@@ -105,7 +106,7 @@ export class CheckpointReader implements SourceMachine {
       // Unknown: it is that of the memory, not of the file.
       pageSize: this.targetPageSize,
       guestAddress: guestAddress ?? 0,
-      shared: this.ignoreShared && parts.blocks[index]!.bitmap.every((word) => word === 0),
+      shared: shared[index]!,
     }));
     this.earlyDevices = parts.early;
     this.#runState = parts.runState;
@@ -153,6 +154,17 @@ export class CheckpointReader implements SourceMachine {
     await this.#pages.idle();
     await this.#parts.file.close();
   }
+}
+
+/**
+ * Which blocks were left out as shared. Files of QEMU >= 11.0, and ours, give them no region; older ones reserve one and leave its bitmap
+ * empty, as that of a block that is all zero.
+ */
+function sharedBlocks(blocks: readonly BlockPages[], ignoreShared: boolean): boolean[] {
+  const marked = blocks.some(({ pagesOffset }) => pagesOffset === 0);
+  return blocks.map(
+    ({ pagesOffset, bitmap }) => ignoreShared && (marked ? pagesOffset === 0 : bitmap.every((word) => word === 0)),
+  );
 }
 
 /** Where the bodies of `found` are: by the description if there is one, else as their footers say. */

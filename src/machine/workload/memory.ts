@@ -2,7 +2,9 @@
 
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
+import { newBitmap, nextSetBit, setBit, testBit } from '../../base/index.ts';
 import { addressOf, adviseHugePages, canVector } from '../../native/index.ts';
+import type { DirectSink, FreshRun } from '../../wire/index.ts';
 import type { PageWindow, RamSink } from '../machine.ts';
 import { CHUNK_BYTES, CHUNK_SHIFT, type Layout, PAGE_SIZE } from './layout.ts';
 
@@ -49,31 +51,55 @@ export class Memory {
   }
 }
 
-class MemorySink implements RamSink {
+class MemorySink implements DirectSink {
   readonly #windows: readonly (readonly PageWindow[])[];
+  /** Pages that something has been put into; the others are as the memory came: zero. */
+  readonly #received: readonly Uint32Array[];
 
   constructor(windows: readonly (readonly PageWindow[])[]) {
     this.#windows = windows;
+    this.#received = windows.map((chunks) => newBitmap(chunks.reduce((sum, chunk) => sum + chunk.pageCount, 0)));
   }
 
   page(block: number, offset: number, from: Buffer, at: number): void {
-    from.copy(this.#chunk(block, offset), offset % CHUNK_BYTES, at, at + PAGE_SIZE);
+    setBit(this.#received[block]!, offset / PAGE_SIZE);
+    from.copy(this.#chunk(block, offset).bytes, offset % CHUNK_BYTES, at, at + PAGE_SIZE);
   }
 
-  /** Compares first: writing zeros into fresh memory would make the host back it. */
+  /** Memory that is zero already is not touched: the host would have to back it. */
   zero(block: number, offset: number): void {
-    const chunk = this.#chunk(block, offset);
-    const start = offset % CHUNK_BYTES;
-    if (ZERO_PAGE.compare(chunk, start, start + PAGE_SIZE) !== 0) ZERO_PAGE.copy(chunk, start);
+    const received = this.#received[block]!;
+    const page = offset / PAGE_SIZE;
+    if (testBit(received, page)) ZERO_PAGE.copy(this.#chunk(block, offset).bytes, offset % CHUNK_BYTES);
+    else setBit(received, page);
   }
 
   read(block: number, offset: number, into: Buffer): void {
     const start = offset % CHUNK_BYTES;
-    this.#chunk(block, offset).copy(into, 0, start, start + PAGE_SIZE);
+    this.#chunk(block, offset).bytes.copy(into, 0, start, start + PAGE_SIZE);
   }
 
-  #chunk(block: number, offset: number): Buffer {
-    return this.#windows[block]![Math.floor(offset / CHUNK_BYTES)]!.bytes;
+  fresh(block: number, offset: number, pagesMax: number): FreshRun | undefined {
+    const chunk = this.#chunk(block, offset);
+    if (chunk.address === undefined) return undefined;
+    const page = offset / PAGE_SIZE;
+    const received = this.#received[block]!;
+    if (testBit(received, page)) return undefined;
+    const last = Math.min(page + pagesMax, chunk.firstPage + chunk.pageCount);
+    const end = nextSetBit(received, page, last);
+    const start = offset % CHUNK_BYTES;
+    const stop = start + ((end < 0 ? last : end) - page) * PAGE_SIZE;
+    return { bytes: chunk.bytes.subarray(start, stop), address: chunk.address + start };
+  }
+
+  filled(block: number, offset: number, pageCount: number): void {
+    const received = this.#received[block]!;
+    const page = offset / PAGE_SIZE;
+    for (let i = 0; i < pageCount; i++) setBit(received, page + i);
+  }
+
+  #chunk(block: number, offset: number): PageWindow {
+    return this.#windows[block]![Math.floor(offset / CHUNK_BYTES)]!;
   }
 }
 

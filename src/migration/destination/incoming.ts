@@ -7,6 +7,7 @@ import {
   type Configuration,
   encodeReturnPathMessage,
   type RamCounts,
+  type RamSink,
   type ReturnPathMessage,
   type StreamEvent,
   StreamInput,
@@ -17,6 +18,7 @@ import { MigrationError, mismatch, unsupported } from '../errors.ts';
 import type { MigrationInfo, MigrationStatus } from '../host.ts';
 import { SHUT_NEVER_STARTED } from '../return-path.ts';
 import { INCOMING_ARCS } from '../status.ts';
+import { DirectReceiver } from './direct-receiver.ts';
 
 /** Time for the source to close after SHUT 0, and for a last SHUT on the failure path to leave, ms. */
 const CLOSING_DEADLINE_MS = 5_000;
@@ -63,6 +65,7 @@ export class IncomingMigration {
   readonly #abort = new AbortController();
   readonly #counts: RamCounts = { normal: 0, zero: 0, xbzrle: 0, xbzrleBytes: 0 };
   #channel: Channel | undefined;
+  #sink: RamSink | undefined;
   #failure: Error | undefined;
   #committed = false;
   #returnPath = false;
@@ -148,10 +151,14 @@ export class IncomingMigration {
       pageSize: this.#machine.targetPageSize,
       measureDevice: (section, bytes) => this.#machine.measureDevice(section, bytes),
     });
+    let direct: DirectReceiver | undefined;
     for (;;) {
       const event = parser.next();
       if (event !== undefined) {
         await this.#take(event, parser, channel);
+        if (event.kind === 'ram-blocks') {
+          direct = DirectReceiver.of(channel, this.#sink!, parser, input, this.#machine.targetPageSize);
+        }
         if (this.#failure !== undefined) throw this.#failure;
         if (event.kind === 'description') return;
         this.#ended = event.kind === 'eof';
@@ -159,7 +166,10 @@ export class IncomingMigration {
       }
       if (parser.finished) break;
       input.release();
-      const chunk = channel.tryRead() ?? (await this.#read(channel));
+      const waiting = channel.tryRead();
+      if (waiting === undefined && direct?.receive() === true) continue;
+      direct?.chunkRead();
+      const chunk = waiting ?? (await this.#read(channel));
       if (chunk === 'silence') {
         if (this.#ended) break;
         parser.assumeSilent();
@@ -205,7 +215,8 @@ export class IncomingMigration {
           throw unsupported('a mapped-ram stream over a channel');
         this.#totalBytes = event.totalBytes;
         const ignoreShared = event.blocks.some((block) => block.guestAddress !== undefined);
-        parser.setRamSink(await this.#machine.prepareRam(event.blocks, { ignoreShared }));
+        this.#sink = await this.#machine.prepareRam(event.blocks, { ignoreShared });
+        parser.setRamSink(this.#sink);
         return;
       }
       case 'ram-batch':

@@ -42,6 +42,8 @@ export class RamDecoder {
   readonly #scratch: Buffer;
   /** Block that CONTINUE refers to; -1 until one is named. */
   #current = -1;
+  /** Offset of the page record seen last. */
+  #offset = 0;
 
   constructor(pageSize: number, blocks: readonly AnnouncedBlock[], sink: RamSink) {
     this.#pageSize = pageSize;
@@ -54,6 +56,19 @@ export class RamDecoder {
 
   forgetBlock(): void {
     this.#current = -1;
+  }
+
+  /** Where the next page belongs if the stream goes on as streams mostly do, in order; undefined if nobody can tell. */
+  get next(): { readonly block: number; readonly offset: number } | undefined {
+    const offset = this.#offset + this.#pageSize;
+    if (this.#current < 0 || !this.rules.pages || offset >= this.#blocks[this.#current]!.usedLength) return undefined;
+    return { block: this.#current, offset };
+  }
+
+  /** The next `pageCount` PAGE records (of `next`, with CONTINUE) were received by other means. */
+  passed(pageCount: number): void {
+    this.#offset += pageCount * this.#pageSize;
+    this.counts.normal += pageCount;
   }
 
   /** Feeds the sink until the reader is empty, `recordsMax` page records are done or a record is of another kind. Throws WireError. */
@@ -112,6 +127,7 @@ export class RamDecoder {
         pos = next;
       }
       this.#current = block;
+      this.#offset = offset;
       reader.pos = pos;
     }
     return RAM_STOP.FULL;

@@ -15,8 +15,12 @@ import { RAM_FLAG } from './flags.ts';
 /** u64, u8 and the longest name, and the 3 bytes in front of an XBZRLE body. */
 export const RAM_RECORD_HEADER_MAX = 8 + 1 + 255 + 3;
 export const RAM_CONTROL_RECORD_BYTES = 8;
+/** A page record's header with CONTINUE. */
+export const PAGE_HEADER_BYTES = 8;
 /** First byte after the names of an XBZRLE record: the only encoding there is. */
 export const XBZRLE_ENCODING = 1;
+
+const PAGE_CONTINUE = RAM_FLAG.PAGE | RAM_FLAG.CONTINUE;
 
 type Name = Uint8Array | undefined;
 
@@ -38,6 +42,12 @@ export function writePageRecord(
 /** All of a page record but the page, which must follow. */
 export function writePageHeader(into: Buffer, pos: number, offset: number, name: Name): number {
   return writeRecordHeader(into, pos, offset, RAM_FLAG.PAGE, name);
+}
+
+/** Whether the 8 bytes at `at` begin a record of the page at `offset` of the block named last (PAGE, CONTINUE). */
+export function isPageHeader(bytes: Buffer, at: number, offset: number): boolean {
+  const low = bytes.readUInt32BE(at + 4);
+  return low === (offset + PAGE_CONTINUE) >>> 0 && bytes.readUInt32BE(at) === Math.floor(offset / 0x1_0000_0000);
 }
 
 export function writeZeroRecord(into: Buffer, pos: number, offset: number, name: Name): number {

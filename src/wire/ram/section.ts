@@ -40,6 +40,11 @@ export class RamSections {
     return this.#step === 'region' ? this.#regionEnd : undefined;
   }
 
+  /** The decoder while page records are read; undefined in between. */
+  get decoder(): RamDecoder | undefined {
+    return this.#step === 'records' ? this.#decoder : undefined;
+  }
+
   setSink(sink: RamSink): void {
     this.#decoder = new RamDecoder(this.#layout.pageSize, this.#blocks, sink);
     this.#decoder.rules.pages = !this.#layout.mappedRam;

@@ -8,6 +8,21 @@ export interface RamSink {
   read(block: number, offset: number, into: Buffer): void;
 }
 
+/** Memory of a block that pages may be put into without `page`. */
+export interface FreshRun {
+  /** The pages' bytes; all zero. */
+  readonly bytes: Buffer;
+  readonly address: number;
+}
+
+/** A sink whose memory can be filled from outside, as long as nothing has been put there before. */
+export interface DirectSink extends RamSink {
+  /** Pages from byte `offset` on that nothing has been put into, `pagesMax` at most; undefined if there are none to be had. */
+  fresh(block: number, offset: number, pagesMax: number): FreshRun | undefined;
+  /** The first `pageCount` pages at `offset` are in place now. */
+  filled(block: number, offset: number, pageCount: number): void;
+}
+
 /** One block as the stream announces it (START section of ram). */
 export interface AnnouncedBlock {
   readonly idstr: string;

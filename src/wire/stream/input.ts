@@ -79,6 +79,18 @@ export class StreamInput {
     reader.end += size;
   }
 
+  /**
+   * What was unread was taken away, and `skipped` bytes from there on were received by other means; reading goes on with `bytes`, which stay
+   * as they are until `release`.
+   */
+  replace(skipped: number, bytes: Buffer): void {
+    const reader = this.reader;
+    reader.origin = reader.offset + skipped;
+    reader.bytes = bytes;
+    reader.pos = 0;
+    reader.end = bytes.length;
+  }
+
   /** No more bytes will come: what the decoder still wants is missing (WIRE_TRUNCATED instead of STARVED). */
   finish(): void {
     this.reader.final = true;

@@ -14,6 +14,7 @@
 import { assert, type FerryError, type Reader, type ReadFault, STARVED } from '../../base/index.ts';
 import { hex, isWireError, joinPath, locate, overLimit, unexpected } from '../errors.ts';
 import { DESCRIPTION_BYTES_MAX, DEVICE_BODY_BYTES_MAX } from '../limits.ts';
+import type { RamDecoder } from '../ram/decoder.ts';
 import { BODY_END, RamSections } from '../ram/section.ts';
 import type { RamSink } from '../ram/sink.ts';
 import { DirtyBitmapScan } from './body/dirty-bitmap.ts';
@@ -111,6 +112,11 @@ export class StreamParser {
   /** Where the parser is, for messages: `section ram`, `package / section timer`, `description`. */
   get path(): string {
     return joinPath(this.#packageEnd === undefined ? '' : 'package', this.#stepPath());
+  }
+
+  /** The decoder of page records, while the stream is among them: for a receiver that takes some of them by other means. */
+  get ramDecoder(): RamDecoder | undefined {
+    return this.#step === 'ram' ? this.#ram?.decoder : undefined;
   }
 
   /** Pages of the ram sections go there. To be called on `ram-blocks`, before `next`. */

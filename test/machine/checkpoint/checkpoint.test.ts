@@ -260,7 +260,7 @@ test('a block that is ignored as shared has no place in the file, and says so', 
       [
         { idstr: 'pc.bios', guestAddress: 2 ** 20, shared: true },
         { idstr: 'pc.ram', guestAddress: 0, shared: false },
-        { idstr: '/rom@etc/acpi/rsdp', guestAddress: 2 ** 21, shared: true },
+        { idstr: '/rom@etc/acpi/rsdp', guestAddress: 2 ** 21, shared: false },
       ],
     );
     assert.equal((await pageOf(reader, 1, 5)).readUInt32LE(0), 5);

@@ -20,7 +20,7 @@ const LOADERS = ['10.0', '11.1'];
 interface Lab {
   readonly folder: string;
   readonly guest: Guest;
-  start(peer: QemuPeer, incoming?: boolean): Promise<QemuProcess>;
+  start(peer: QemuPeer, incoming?: boolean, args?: readonly string[]): Promise<QemuProcess>;
 }
 
 /** A folder and processes that are gone when `body` is done. */
@@ -28,12 +28,13 @@ async function inLab(body: (lab: Lab) => Promise<void>): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), 'vmferry-checkpoint-'));
   const guest = bootGuest(bootProgram({ order: 'random', pageCount: 8192, spin: 500 }));
   const processes: QemuProcess[] = [];
-  const start = async (peer: QemuPeer, incoming = false) => {
+  const start = async (peer: QemuPeer, incoming = false, args: readonly string[] = []) => {
     const qemu = await QemuProcess.start({
       peer,
       args: async (own) => [
         ...['-nodefaults', '-machine', MACHINE, '-accel', 'tcg', '-m', guest.memory],
         ...(await guest.args(own, folder)),
+        ...args,
         ...(incoming ? ['-incoming', 'defer'] : []),
       ],
     });
@@ -59,7 +60,7 @@ async function save(qemu: QemuProcess, file: string): Promise<void> {
     accept: (signal) => listener.accept(signal),
   });
   const run = incoming.run();
-  await qemu.qmp.execute('migrate-set-capabilities', { capabilities: [{ capability: 'return-path', state: true }] });
+  await capability(qemu, 'return-path');
   await qemu.qmp.execute('migrate', { uri: formatAddress(listener.address) });
   const result = await run;
   listener.close();
@@ -86,13 +87,13 @@ async function restore(file: string, qemu: QemuProcess, offset = 0): Promise<voi
 
 /** QEMU loads the file itself. */
 async function load(qemu: QemuProcess, uri: string): Promise<void> {
-  await mappedRam(qemu);
+  await capability(qemu, 'mapped-ram');
   await qemu.qmp.execute('migrate-incoming', { uri });
   await settled(qemu, 'completed');
 }
 
-function mappedRam(qemu: QemuProcess): Promise<unknown> {
-  return qemu.qmp.execute('migrate-set-capabilities', { capabilities: [{ capability: 'mapped-ram', state: true }] });
+function capability(qemu: QemuProcess, name: 'mapped-ram' | 'return-path' | 'x-ignore-shared'): Promise<unknown> {
+  return qemu.qmp.execute('migrate-set-capabilities', { capabilities: [{ capability: name, state: true }] });
 }
 
 /** Waits for the end of the process's migration. */
@@ -147,7 +148,7 @@ for (const name of LOADERS) {
           if (offset > 0) await writeFile(file, Buffer.alloc(offset, 0xaa));
           const before = await start(peer);
           if (stopped) await before.qmp.execute('stop');
-          await mappedRam(before);
+          await capability(before, 'mapped-ram');
           await before.qmp.execute('migrate', { uri: `file:${file}${offset === 0 ? '' : `,offset=${offset}`}` });
           await settled(before, 'completed');
           const after = await start(peer, true);
@@ -158,4 +159,31 @@ for (const name of LOADERS) {
       );
     }
   }
+}
+
+for (const name of ['11.1']) {
+  const { peer, skip } = await peerOrSkip(name);
+  test(`shared RAM stays where it is: QEMU ${name} loads a checkpoint without it`, { skip }, () =>
+    inLab(async ({ folder, guest, start }) => {
+      assert(peer !== undefined);
+      const file = join(folder, 'checkpoint');
+      const memory = `memory-backend-file,id=ram,share=on,mem-path=${join(folder, 'ram')},size=${guest.memory}`;
+      const args = ['-object', memory, '-machine', 'memory-backend=ram'];
+      const before = await start(peer, false, args);
+      await capability(before, 'x-ignore-shared');
+      await save(before, file);
+      const reader = await CheckpointReader.open(file);
+      await reader.close();
+      assert.deepEqual(
+        reader.ram.filter(({ shared }) => shared).map(({ idstr }) => idstr),
+        ['ram'],
+      );
+      await before.qmp.execute('quit');
+      await before.exited;
+      const after = await start(peer, true, args);
+      await capability(after, 'x-ignore-shared');
+      await load(after, `file:${file}`);
+      await guest.check([before, after]);
+    }),
+  );
 }

@@ -13,7 +13,7 @@ import { fileURLToPath } from 'node:url';
 const DEADLINE_MS = 15 * 60_000;
 const FILE_TIMEOUT_MS = 8 * 60_000;
 /** Folders of test/ whose files are run alone. */
-const ALONE = ['conformance', 'interop', 'scenario'];
+const ALONE = ['conformance', 'faults', 'interop', 'scenario'];
 
 process.chdir(dirname(dirname(fileURLToPath(import.meta.url))));
 const inner = process.argv[2] === '--inner';

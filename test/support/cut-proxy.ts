@@ -20,6 +20,10 @@ export interface CutProxy {
   readonly passed: Readonly<Record<CutDirection, number>>;
   /** Resolves when the cut has been made. */
   readonly cut: Promise<void>;
+  /** Called with bytes before any of them is passed on, and also when none will be any more; a plan it arms holds for them already. */
+  onBytes: (direction: CutDirection, bytes: Buffer) => void;
+  /** Sets another plan while connections are open: `after` counts from their beginning; what has passed already cuts at once. */
+  arm(plan: CutPlan): void;
   /** Cuts every connection now. */
   sever(how: CutPlan['how']): void;
   close(): Promise<void>;
@@ -28,10 +32,12 @@ export interface CutProxy {
 type Endpoint = Address & { kind: 'tcp' | 'unix' };
 
 /** A link that can be cut: forwards connections to `target` both ways until `plan` says otherwise. Plain node:net on purpose. */
-export async function cutProxy(target: Endpoint, plan?: CutPlan, at?: Endpoint): Promise<CutProxy> {
+export async function cutProxy(target: Endpoint, initialPlan?: CutPlan, at?: Endpoint): Promise<CutProxy> {
+  let plan = initialPlan;
   const passed = { toTarget: 0, toClient: 0 };
   const sockets = new Set<Socket>();
   const severs = new Set<(how: CutPlan['how']) => void>();
+  const cutsDue = new Set<() => void>();
   let connections = 0;
   let tellCut: () => void = () => {};
   const cut = new Promise<void>((resolve) => {
@@ -41,7 +47,7 @@ export async function cutProxy(target: Endpoint, plan?: CutPlan, at?: Endpoint):
   const server = createServer({ allowHalfOpen: true }, (client) => {
     const number = connections++;
     const upstream = netConnect({ ...portOf(target), allowHalfOpen: true });
-    const mine = plan !== undefined && number === (plan.connection ?? 0) ? plan : undefined;
+    const mine = () => (plan !== undefined && number === (plan.connection ?? 0) ? plan : undefined);
     const link = { client, upstream, dead: false };
     for (const socket of [client, upstream]) {
       sockets.add(socket);
@@ -66,16 +72,28 @@ export async function cutProxy(target: Endpoint, plan?: CutPlan, at?: Endpoint):
     };
     severs.add(sever);
     const forward = (from: Socket, to: Socket, direction: CutDirection) => {
-      let left = mine?.direction === direction ? mine.after : Number.POSITIVE_INFINITY;
+      let done = 0;
+      const left = () => {
+        const cut = mine();
+        return cut?.direction === direction ? Math.max(0, cut.after - done) : Number.POSITIVE_INFINITY;
+      };
+      const cutIfDue = () => {
+        const cut = mine();
+        if (link.dead || cut === undefined || left() > 0) return;
+        link.dead = true;
+        if (upstream.connecting) upstream.once('connect', () => sever(cut.how));
+        else sever(cut.how);
+      };
       from.on('data', (bytes) => {
+        proxy.onBytes(direction, bytes);
         if (link.dead) return;
-        const part = bytes.subarray(0, Math.min(bytes.length, left));
-        left -= part.length;
+        const part = bytes.subarray(0, Math.min(bytes.length, left()));
+        done += part.length;
         passed[direction] += part.length;
-        const severed = left === 0 && mine !== undefined;
-        if (severed) link.dead = true;
+        const severed = left() === 0 ? mine() : undefined;
+        if (severed !== undefined) link.dead = true;
         const more = to.write(part, () => {
-          if (severed) sever(mine.how);
+          if (severed !== undefined) sever(severed.how);
         });
         if (!more) {
           from.pause();
@@ -85,20 +103,23 @@ export async function cutProxy(target: Endpoint, plan?: CutPlan, at?: Endpoint):
       from.on('end', () => {
         if (!link.dead) to.end();
       });
-      if (left === 0 && mine !== undefined) {
-        link.dead = true;
-        upstream.once('connect', () => sever(mine.how));
-      }
+      cutsDue.add(cutIfDue);
+      cutIfDue();
     };
     forward(client, upstream, 'toTarget');
     forward(upstream, client, 'toClient');
   });
   server.listen(at === undefined ? { port: 0, host: '127.0.0.1' } : portOf(at));
   await once(server, 'listening');
-  return {
+  const proxy: CutProxy = {
     address: addressOf(server),
     passed,
     cut,
+    onBytes: () => {},
+    arm: (next) => {
+      plan = next;
+      for (const cutIfDue of cutsDue) cutIfDue();
+    },
     sever: (how) => {
       for (const sever of severs) sever(how);
     },
@@ -108,6 +129,7 @@ export async function cutProxy(target: Endpoint, plan?: CutPlan, at?: Endpoint):
       await once(server, 'close');
     },
   };
+  return proxy;
 }
 
 function portOf(address: Endpoint): { host: string; port: number } | { path: string } {

@@ -1,0 +1,18 @@
+import assert from 'node:assert/strict';
+import { explain, FerryError } from '../../src/base/index.ts';
+
+/** Codes of an error and its causes, outermost first. */
+export function codesOf(error: unknown): string {
+  const codes: string[] = [];
+  for (let at: unknown = error; at instanceof Error && codes.length < 5; at = at.cause) {
+    codes.push(at instanceof FerryError ? at.code : at.name);
+  }
+  return codes.join(' < ');
+}
+
+/** An error of a lost link names the channel and the byte. */
+export function expectWhere(error: Error): void {
+  const text = explain(error);
+  assert.match(text, /\b(tcp|unix):\S+/, 'the error names no channel');
+  assert.match(text, /(\d+ bytes|offset \d+|byte \d+)/, `the error names no byte: ${text}`);
+}

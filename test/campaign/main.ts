@@ -1,0 +1,38 @@
+/**
+ * Runs one campaign at length and prints a table of what came out.
+ *
+ *   node dist/test/campaign/main.js cuts [--seed N] [--count N] [--parameters JSON]
+ */
+import { parseArgs } from 'node:util';
+import { type Campaign, renderReport, runCampaign } from './campaign.ts';
+import { embeddedCuts } from './embedded-cuts.ts';
+
+interface Entry {
+  readonly campaign: Campaign<never>;
+  readonly count: number;
+}
+
+const CAMPAIGNS: Readonly<Record<string, Entry>> = {
+  cuts: { campaign: embeddedCuts as Campaign<never>, count: 200 },
+};
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { seed: { type: 'string' }, count: { type: 'string' }, parameters: { type: 'string' } },
+});
+const entry = CAMPAIGNS[positionals[0] ?? ''];
+if (entry === undefined) {
+  console.error(`which campaign? ${Object.keys(CAMPAIGNS).join(', ')}`);
+  process.exit(2);
+}
+const seed = Number(values.seed ?? Date.now() % 1_000_000);
+const count = Number(values.count ?? entry.count);
+console.log(`seed ${seed}, ${count} cases`);
+const report = await runCampaign(entry.campaign, {
+  seed,
+  count,
+  ...(values.parameters === undefined ? {} : { parameters: JSON.parse(values.parameters) as never }),
+  log: (line) => console.log(line),
+});
+console.log(renderReport(report));
+process.exitCode = report.failures.length === 0 && report.rows.length > 0 ? 0 : 1;

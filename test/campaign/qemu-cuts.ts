@@ -1,0 +1,183 @@
+/**
+ * The link from a QEMU into a checkpoint is cut anywhere. QEMU's guest runs on by itself; there is no file, final or temporary - unless
+ * the cut came when everything was committed: then the file is whole, and the message says that the source may not know.
+ */
+import assert from 'node:assert/strict';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { explain } from '../../src/base/index.ts';
+import { type Outcome, receive } from '../../src/porcelain/index.ts';
+import type { QemuPeer, QemuProcess, QmpMigrationInfo } from '../../src/qemu/index.ts';
+import { Settings } from '../../src/settings/index.ts';
+import { parseAddress } from '../../src/transport/index.ts';
+import type { Campaign, Rig, Row } from './campaign.ts';
+import { type Census, census, expectCensus } from './census.ts';
+import { type Cut, CutLink, drawCut, type Measured, partOf } from './cut-link.ts';
+import { codesOf, expectWhere } from './errors.ts';
+import { expectWhole, expectWorks, provedPeers, readGuest, startQemu } from './qemu-guest.ts';
+import type { Random } from './random.ts';
+
+const FILE = 'machine.ckpt';
+const DEADLINE_MS = 60_000;
+/** All pages of the guest are looked at after every so many cuts; that it works on, after each. */
+const WHOLE_EVERY = 8;
+
+interface QemuCut {
+  readonly peer: string;
+  readonly cut: Cut;
+  readonly maxBandwidth: number;
+}
+
+interface Ends {
+  readonly qemu: QmpMigrationInfo;
+  readonly outcome: Outcome;
+  readonly cutAt: number | undefined;
+  readonly measured: Partial<Measured>;
+}
+
+/** Without `peers`: all that are here. */
+export function qemuCuts(peers?: readonly QemuPeer[]): Campaign<QemuCut> {
+  return {
+    name: 'cuts from QEMU into a checkpoint',
+    groups: ['qemu', 'place', 'how', 'guest', 'vmferry says'],
+    open: async () => QemuCutRig.open(peers ?? (await provedPeers())),
+  };
+}
+
+interface Source {
+  readonly qemu: QemuProcess;
+  readonly measured: Measured;
+}
+
+class QemuCutRig implements Rig<QemuCut> {
+  readonly #folder: string;
+  readonly #sources = new Map<string, Source>();
+  #census: Census | undefined;
+  #cases = 0;
+
+  private constructor(folder: string) {
+    this.#folder = folder;
+  }
+
+  static async open(peers: readonly QemuPeer[]): Promise<QemuCutRig> {
+    assert(peers.length > 0, 'no QEMU here');
+    const rig = new QemuCutRig(await mkdtemp(join(tmpdir(), 'vmferry-cuts-')));
+    try {
+      for (const peer of peers) {
+        const qemu = await startQemu(peer);
+        rig.#sources.set(peer.name, { qemu, measured: {} as Measured });
+        rig.#sources.set(peer.name, { qemu, measured: await rig.#measure(qemu) });
+      }
+      rig.#census = census();
+      return rig;
+    } catch (error) {
+      await rig.dispose();
+      throw error;
+    }
+  }
+
+  parameters(random: Random, index: number): QemuCut {
+    const peers = [...this.#sources.keys()];
+    const peer = peers[index % peers.length]!;
+    return { peer, cut: drawCut(random, this.#sources.get(peer)!.measured), maxBandwidth: random.pick([0, 60e6]) };
+  }
+
+  async run({ peer, cut, maxBandwidth }: QemuCut): Promise<Row | undefined> {
+    const { qemu } = this.#sources.get(peer)!;
+    const ends = await this.#save(qemu, maxBandwidth, cut);
+    const guest = await this.#judge(qemu, ends, cut);
+    await expectCensus(this.#census!);
+    if (++this.#cases % WHOLE_EVERY === 0) await expectWhole(qemu);
+    if (ends.cutAt === undefined) return undefined;
+    return {
+      qemu: peer,
+      place: partOf(cut, ends.cutAt, ends.measured),
+      how: cut.how,
+      at: `byte ${ends.cutAt}`,
+      guest,
+      'vmferry says': ends.outcome.error === undefined ? 'completed' : codesOf(ends.outcome.error),
+    };
+  }
+
+  async dispose(): Promise<void> {
+    await Promise.all([...this.#sources.values()].map(({ qemu }) => qemu.stop()));
+    await rm(this.#folder, { recursive: true, force: true });
+  }
+
+  async #measure(qemu: QemuProcess): Promise<Measured> {
+    const { qemu: info, outcome, measured } = await this.#save(qemu, 0, undefined);
+    if (info.status !== 'completed' || outcome.status !== 'completed') {
+      throw new Error(`a whole migration failed: ${info['error-desc'] ?? ''}; ${explain(outcome.error)}`);
+    }
+    await readGuest(join(this.#folder, FILE));
+    await rm(join(this.#folder, FILE));
+    await qemu.qmp.execute('cont');
+    const { end, eof, total, said } = measured;
+    const ramEnd = measured['ram-end'];
+    assert(end !== undefined && ramEnd !== undefined && eof !== undefined && total !== undefined && said !== undefined);
+    return { end, 'ram-end': ramEnd, eof, total, said };
+  }
+
+  async #save({ qmp }: QemuProcess, maxBandwidth: number, cut: Cut | undefined): Promise<Ends> {
+    await qmp.execute('migrate-set-parameters', { 'max-bandwidth': maxBandwidth });
+    const giveUp = new AbortController();
+    const deadline = setTimeout(() => giveUp.abort(new Error(`no end within ${DEADLINE_MS} ms`)), DEADLINE_MS);
+    let listening: (uri: string) => void = () => {};
+    const uri = new Promise<string>((resolve) => {
+      listening = resolve;
+    });
+    const file = join(this.#folder, FILE);
+    const receiving = receive({
+      uri: 'tcp:127.0.0.1:0',
+      file,
+      settings: new Settings(),
+      signal: giveUp.signal,
+      listening,
+    });
+    const link = await CutLink.open(parseAddress(await uri), cut);
+    try {
+      await qmp.execute('migrate', { uri: `tcp:127.0.0.1:${link.address.port}` });
+      const [qemu, outcome] = await Promise.all([
+        qmp.waitForMigration(['completed', 'failed', 'cancelled'], { timeoutMs: DEADLINE_MS }),
+        receiving,
+      ]);
+      assert(!giveUp.signal.aborted, 'vmferry did not end by itself');
+      return { qemu, outcome, cutAt: link.cutAt, measured: { ...link.tap.landmarks, said: link.said } };
+    } finally {
+      clearTimeout(deadline);
+      giveUp.abort();
+      await receiving;
+      await link.close();
+    }
+  }
+
+  /** Throws what is wrong; else says what became of the guest. QEMU's guest runs afterwards, and the folder is empty. */
+  async #judge(qemu: QemuProcess, { qemu: info, outcome }: Ends, { how }: Cut): Promise<string> {
+    const files = await readdir(this.#folder);
+    const { running, status } = await qemu.qmp.execute('query-status');
+    let what = 'runs on';
+    if (outcome.status === 'completed') {
+      assert.deepEqual(files, [FILE]);
+      await readGuest(join(this.#folder, FILE));
+      // Whoever ends both directions in order looks to vmferry like a source that has heard it.
+      if (info.status !== 'completed' && how !== 'end') assert.match(outcome.message, /source may not have heard/);
+      await rm(join(this.#folder, FILE));
+      what = 'runs on; the file is whole';
+    } else {
+      assert.deepEqual(files, [], 'a file is left');
+      assert(outcome.error !== undefined);
+      expectWhere(outcome.error);
+      assert.equal(info.status, 'failed', 'without a file the migration cannot be completed');
+    }
+    if (info.status === 'completed') {
+      assert.equal(status, 'postmigrate');
+      await qemu.qmp.execute('cont');
+      what = 'stopped; the file is whole';
+    } else {
+      assert(running, `QEMU's guest does not run on: ${status}`);
+    }
+    await expectWorks(qemu);
+    return what;
+  }
+}

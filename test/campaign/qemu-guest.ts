@@ -1,0 +1,69 @@
+/** QEMUs with the boot program, as the campaigns with QEMU have them. */
+import { CheckpointReader } from '../../src/machine/index.ts';
+import { findPeers, type QemuPeer, QemuProcess, REQUIRED_PEERS } from '../../src/qemu/index.ts';
+import { type BootState, stateOf } from '../support/guests/boot-check.ts';
+import { bootProgram, PAGE } from '../support/guests/boot-sector.ts';
+import { bootGuest } from '../support/guests/guest.ts';
+
+const PROGRAM = bootProgram({ pageCount: 2048, order: 'random', spin: 2_000 });
+const GUEST = bootGuest(PROGRAM);
+/** Every version has it. */
+const MACHINE = 'pc-i440fx-7.2';
+const PASS_TIMEOUT_MS = 30_000;
+
+/** The QEMUs that vmferry is proved against, as far as this machine has them. */
+export async function provedPeers(): Promise<QemuPeer[]> {
+  const names: readonly string[] = REQUIRED_PEERS;
+  return (await findPeers()).filter(({ name }) => names.includes(name));
+}
+
+/** A QEMU whose guest works, or with `incoming` one that waits for it. */
+export async function startQemu(peer: QemuPeer, { incoming = false } = {}): Promise<QemuProcess> {
+  const qemu = await QemuProcess.start({
+    peer,
+    args: async (folder) => [
+      ...['-nodefaults', '-accel', 'tcg', '-m', GUEST.memory, '-machine', MACHINE],
+      ...(await GUEST.args(folder, folder)),
+      ...(incoming ? ['-incoming', 'defer'] : []),
+    ],
+  });
+  try {
+    await qemu.qmp.execute('migrate-set-capabilities', {
+      capabilities: ['events', 'return-path'].map((capability) => ({ capability, state: true })),
+    });
+    if (!incoming) await GUEST.ready(qemu);
+    return qemu;
+  } catch (error) {
+    await qemu.stop();
+    throw error;
+  }
+}
+
+/** The guest goes on: it completes another pass over its memory. */
+export async function expectWorks({ serial }: QemuProcess): Promise<void> {
+  const letters = () => serial.text.replace(/[^A-Z]/g, '').length;
+  const before = letters();
+  await serial.waitFor(() => letters() > before || undefined, 'another pass of the guest', PASS_TIMEOUT_MS);
+}
+
+/** It goes on, and each page of its memory fits. */
+export async function expectWhole(...lives: readonly QemuProcess[]): Promise<void> {
+  await GUEST.check(lives);
+}
+
+/** Opens the checkpoint, which checks all but pages, and finds the guest's counters in them at one moment of its program. */
+export async function readGuest(file: string): Promise<BootState> {
+  const reader = await CheckpointReader.open(file);
+  try {
+    const block = reader.ram.findIndex(({ idstr }) => idstr === 'pc.ram');
+    const counters = new Uint32Array(PROGRAM.pageCount);
+    for (let index = 0; index < counters.length; index++) {
+      const page = PROGRAM.start / PAGE + index;
+      const window = await reader.window(block, page);
+      counters[index] = window.bytes.readUInt32LE((page - window.firstPage) * PAGE);
+    }
+    return stateOf(PROGRAM, counters);
+  } finally {
+    await reader.close();
+  }
+}

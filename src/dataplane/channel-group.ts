@@ -1,0 +1,156 @@
+/** Channels that start, fail and end together: the first failure ends all of them, and everybody who waits hears it. */
+import { closeSync } from 'node:fs';
+import { FerryError } from '../base/index.ts';
+import type { ChannelReports, ChannelThread } from './channel-thread.ts';
+import { type ChannelError, cancelled, channelError, channelLabel, dataplaneError } from './errors.ts';
+import type { FromChannel } from './messages.ts';
+
+interface Waiter {
+  readonly met: () => boolean;
+  readonly resolve: () => void;
+  readonly reject: (error: Error) => void;
+}
+
+export interface ChannelTotals {
+  /** Initial packets included. */
+  readonly bytes: number;
+  readonly packets: number;
+  readonly normalPages: number;
+  readonly zeroPages: number;
+}
+
+export interface ChannelInfo {
+  readonly name: string;
+  /** The kernel's, as query-migrationthreads reports it. */
+  readonly threadId: number;
+}
+
+export class ChannelGroup<T extends ChannelThread = ChannelThread> {
+  readonly threads: T[] = [];
+  readonly #waiters = new Set<Waiter>();
+  readonly #failed: (error: ChannelError) => void;
+  readonly #ended = new Set<number>();
+  #started = 0;
+  /** From when on a failure is reported and not thrown by `open`. */
+  #running = false;
+  #failure: ChannelError | undefined;
+
+  /** `failed` is called once, with the first failure of running channels that is not our own `cancel`. */
+  constructor(failed: (error: ChannelError) => void) {
+    this.#failed = failed;
+  }
+
+  /** What a channel's thread reports goes here. */
+  reports(channel: number): ChannelReports {
+    return {
+      said: (message) => this.#said(channel, message),
+      gone: (error) => {
+        this.#ended.add(channel);
+        if (error !== undefined) {
+          const fault = { code: 'DATAPLANE_THREAD', channel } as const;
+          this.fail(dataplaneError(fault, `${channelLabel(channel)}: its thread is gone`, error));
+        }
+        this.#settle();
+      },
+    };
+  }
+
+  get failure(): ChannelError | undefined {
+    return this.#failure;
+  }
+
+  get totals(): ChannelTotals {
+    const totals = { bytes: 0, packets: 0, normalPages: 0, zeroPages: 0 };
+    for (const { counters } of this.threads) {
+      totals.bytes += counters.bytes;
+      totals.packets += counters.packets;
+      totals.normalPages += counters.normalPages;
+      totals.zeroPages += counters.zeroPages;
+    }
+    return totals;
+  }
+
+  get info(): ChannelInfo[] {
+    return this.threads.map(({ name, threadId }) => ({ name, threadId }));
+  }
+
+  /** The peer, or our order, has ended it. */
+  hasEnded(channel: number): boolean {
+    return this.#ended.has(channel);
+  }
+
+  /**
+   * Starts a thread for each descriptor; resolves when each has said its first word. `spawn` takes its descriptor over also when it throws.
+   * Throws what has failed; nothing is left open then.
+   */
+  async open(fds: readonly number[], method: string, spawn: (channel: number, fd: number) => T): Promise<void> {
+    for (const [channel, fd] of fds.entries()) {
+      if (this.#failure !== undefined) {
+        closeSync(fd);
+        continue;
+      }
+      try {
+        this.threads.push(spawn(channel, fd));
+      } catch (thrown) {
+        this.fail(channelError(thrown, { channel, offset: 0 }, method));
+      }
+    }
+    try {
+      await this.wait(() => this.#started === this.threads.length);
+      this.#running = true;
+    } catch (thrown) {
+      await this.joined();
+      throw thrown;
+    }
+  }
+
+  /** Resolves as soon as `met`, which is asked again whenever a thread reports. Rejects with the failure of the group. */
+  wait(met: () => boolean): Promise<void> {
+    const already = this.#failure === undefined && met();
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
+    if (already) return Promise.resolve();
+    return new Promise((resolve, reject) => this.#waiters.add({ met, resolve, reject }));
+  }
+
+  cancel(reason?: unknown): void {
+    if (this.#failure === undefined) this.#end(cancelled(reason));
+  }
+
+  fail(error: ChannelError): void {
+    if (this.#failure !== undefined) return;
+    this.#end(error);
+    if (this.#running) this.#failed(error);
+  }
+
+  /** All threads are joined and all descriptors closed. Never throws. */
+  async joined(): Promise<void> {
+    await Promise.all(this.threads.map((thread) => thread.joined));
+    for (const thread of this.threads) thread.close();
+  }
+
+  #end(error: ChannelError): void {
+    this.#failure = error;
+    for (const thread of this.threads) thread.stopNow();
+    void this.joined();
+    this.#settle();
+  }
+
+  #said(channel: number, message: FromChannel): void {
+    if (message.kind === 'started') this.#started++;
+    if (message.kind === 'ended') this.#ended.add(channel);
+    if (message.kind === 'failed') {
+      const cause = message.cause === undefined ? undefined : new Error(message.cause);
+      this.fail(new FerryError(message.fault, message.message, cause));
+    }
+    this.#settle();
+  }
+
+  #settle(): void {
+    for (const waiter of this.#waiters) {
+      if (this.#failure === undefined && !waiter.met()) continue;
+      this.#waiters.delete(waiter);
+      if (this.#failure !== undefined) waiter.reject(this.#failure);
+      else waiter.resolve();
+    }
+  }
+}

@@ -1,0 +1,125 @@
+/** One channel's thread as the main thread holds it. */
+import { closeSync } from 'node:fs';
+import { Worker } from 'node:worker_threads';
+import { duplicate, shutdownConnection } from '../native/index.ts';
+import { type Control, Counter, controlOf, DESCRIPTOR, STOP, signal, Word } from './control-words.ts';
+import type { FromChannel } from './messages.ts';
+
+/** A thread allocates next to nothing; without limits each would keep a young generation of its own size. */
+const LIMITS = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 32 };
+
+const living = new Set<ChannelThread>();
+
+/** A process that exits waits for its threads, and they may wait in the kernel for a peer: they are woken. */
+function wakeAll(): void {
+  for (const thread of living) thread.stopNow();
+}
+
+export interface ChannelReports {
+  said(message: FromChannel): void;
+  /** The thread is gone, and both descriptors with it; `error` if it crashed. */
+  gone(error: Error | undefined): void;
+}
+
+export interface ChannelCounters {
+  readonly bytes: number;
+  readonly packets: number;
+  readonly normalPages: number;
+  readonly zeroPages: number;
+}
+
+export class ChannelThread {
+  readonly channel: number;
+  readonly name: string;
+  readonly control: Control;
+  /** Settles when the thread is joined and its descriptor closed. */
+  readonly joined: Promise<void>;
+  /** A duplicate: for waking the thread, whatever it waits for. */
+  readonly #twin: number;
+  #twinOpen = true;
+
+  /** `entry`: the thread's file. Takes `fd` over, also when it throws (NATIVE_UNAVAILABLE, NATIVE_CALL). */
+  constructor(
+    entry: URL,
+    start: { readonly channel: number; readonly name: string; readonly fd: number },
+    more: (control: SharedArrayBuffer) => object,
+    reports: ChannelReports,
+  ) {
+    this.channel = start.channel;
+    this.name = start.name;
+    this.control = controlOf();
+    Atomics.store(this.control.words, Word.WANTED, -1);
+    try {
+      this.#twin = duplicate(start.fd);
+    } catch (thrown) {
+      closeSync(start.fd);
+      throw thrown;
+    }
+    const workerData = { ...start, ...more(this.control.shared) };
+    const worker = new Worker(entry, { name: start.name, workerData, execArgv: [], resourceLimits: LIMITS });
+    if (living.size === 0) process.on('exit', wakeAll);
+    living.add(this);
+    let crash: Error | undefined;
+    worker.on('message', (message: FromChannel) => reports.said(message));
+    worker.on('error', (error) => {
+      crash = error;
+    });
+    this.joined = new Promise((resolve) => {
+      worker.once('exit', () => {
+        living.delete(this);
+        if (living.size === 0) process.off('exit', wakeAll);
+        if (Atomics.load(this.control.words, Word.DESCRIPTOR) !== DESCRIPTOR.CLOSED) closeSync(start.fd);
+        reports.gone(crash);
+        resolve();
+      });
+    });
+  }
+
+  get threadId(): number {
+    return Atomics.load(this.control.words, Word.THREAD_ID);
+  }
+
+  get counters(): ChannelCounters {
+    const { counters } = this.control;
+    return {
+      bytes: counters[Counter.BYTES]!,
+      packets: counters[Counter.PACKETS]!,
+      normalPages: counters[Counter.NORMAL_PAGES]!,
+      zeroPages: counters[Counter.ZERO_PAGES]!,
+    };
+  }
+
+  get syncs(): number {
+    return Atomics.load(this.control.words, Word.SYNCS);
+  }
+
+  /** Ends what the thread waits for, in the kernel and here. The connection is dead for both peers. */
+  stopNow(): void {
+    Atomics.store(this.control.words, Word.STOP, STOP.NOW);
+    signal(this.control.words);
+    if (this.#twinOpen) shutdownConnection(this.#twin, 'both');
+  }
+
+  /** The thread ends when its ring is empty. */
+  stopSending(): void {
+    this.#stopAtEnd();
+  }
+
+  /** The thread reads what has arrived, and ends. */
+  stopReceiving(): void {
+    this.#stopAtEnd();
+    if (this.#twinOpen) shutdownConnection(this.#twin, 'read');
+  }
+
+  #stopAtEnd(): void {
+    Atomics.compareExchange(this.control.words, Word.STOP, STOP.NOT, STOP.AT_END);
+    signal(this.control.words);
+  }
+
+  /** Closes main's side of the connection; with the thread joined, the connection. Idempotent. */
+  close(): void {
+    if (!this.#twinOpen) return;
+    this.#twinOpen = false;
+    closeSync(this.#twin);
+  }
+}

@@ -1,0 +1,70 @@
+import { asError, FerryError } from '../base/index.ts';
+import { NativeError, type NativeFault } from '../native/index.ts';
+import { isWireError, type WireFault } from '../wire/index.ts';
+
+/** `channel`: its number; `offset`: bytes of the channel before the place, its initial packet included. */
+export interface ChannelPlace {
+  readonly channel: number;
+  readonly offset: number;
+}
+
+export type DataplaneFault =
+  /** The connection failed; `errno` is the system's name. */
+  | (ChannelPlace & { readonly code: 'DATAPLANE_LOST'; readonly errno: string })
+  /** The peer ended the channel, whole packets only, before the SYNC that is waited for (the first is 1). */
+  | (ChannelPlace & { readonly code: 'DATAPLANE_ENDED'; readonly sync: number })
+  /** Pages behind the last point where the channels met: nothing would tell when they are all here. */
+  | (ChannelPlace & { readonly code: 'DATAPLANE_LATE_PAGES' })
+  /** The compression library refuses: bytes that are no stream of the method, or more or less content than announced. */
+  | (ChannelPlace & { readonly code: 'DATAPLANE_CODEC'; readonly method: string; readonly reason: string })
+  /** A thread ended for a reason of its own: our mistake, or no memory. */
+  | { readonly code: 'DATAPLANE_THREAD'; readonly channel: number }
+  /** The package that a compression method needs cannot be used here. */
+  | { readonly code: 'DATAPLANE_UNAVAILABLE'; readonly method: string }
+  | { readonly code: 'DATAPLANE_CANCELLED' };
+
+/** All that can end a channel. */
+export type ChannelFault = DataplaneFault | WireFault | NativeFault;
+export type ChannelError = FerryError<ChannelFault>;
+
+export function dataplaneError(fault: DataplaneFault, message: string, cause?: unknown): FerryError<DataplaneFault> {
+  return new FerryError(fault, message, cause);
+}
+
+/** What the peer, the stream's labels and errors call the channel. */
+export function channelLabel(channel: number): string {
+  return `multifd ${channel}`;
+}
+
+export function cancelled(reason?: unknown): ChannelError {
+  return dataplaneError({ code: 'DATAPLANE_CANCELLED' }, 'the channels were closed here', reason);
+}
+
+/** Refused by a compression library; the loops say where. */
+export class CodecRefusal extends Error {}
+
+/** What a thread's loop threw, as what ended the channel at that place. */
+export function channelError(thrown: unknown, place: ChannelPlace, method: string): ChannelError {
+  const where = `${channelLabel(place.channel)}: offset ${place.offset}`;
+  const errno = errnoOf(thrown);
+  if (errno !== undefined) {
+    return dataplaneError({ code: 'DATAPLANE_LOST', ...place, errno }, `${where}: connection lost (${errno})`, thrown);
+  }
+  if (thrown instanceof CodecRefusal) {
+    const reason = thrown.message;
+    return dataplaneError({ code: 'DATAPLANE_CODEC', ...place, method, reason }, `${where}: ${method}: ${reason}`);
+  }
+  if (isWireError(thrown) || thrown instanceof NativeError || isDataplaneError(thrown)) return thrown;
+  const { channel } = place;
+  return dataplaneError({ code: 'DATAPLANE_THREAD', channel }, `${where}: its thread failed`, asError(thrown));
+}
+
+/** The system's name of a failed call, of ours or of node:fs. */
+function errnoOf(thrown: unknown): string | undefined {
+  if (thrown instanceof NativeError) return thrown.fault.code === 'NATIVE_CALL' ? thrown.fault.errno : undefined;
+  return thrown instanceof Error && 'syscall' in thrown && 'code' in thrown ? String(thrown.code) : undefined;
+}
+
+export function isDataplaneError(thrown: unknown): thrown is FerryError<DataplaneFault> {
+  return thrown instanceof FerryError && thrown.code.startsWith('DATAPLANE_');
+}

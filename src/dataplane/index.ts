@@ -1,0 +1,17 @@
+/**
+ * dataplane: work done once per page, in threads of its own. A channel is a socket with a thread that owns it: sending threads take batches of
+ * page numbers and put the pages on the wire straight from guest memory, receiving threads put them straight into it; both know SYNC,
+ * the point where channels wait for one another, and nothing else of a migration.
+ *
+ * Sending: SendChannels.start, then `add` page by page (`room` when it says no), `sync` between rounds, `end`.
+ * Receiving: ReceiveChannels.start, `meet` at each point of the main stream, `finish`, `close`.
+ *
+ * It has no policy: what is sent, when rounds end and which discipline is used is decided by migration.
+ */
+export type { ChannelInfo, ChannelTotals } from './channel-group.ts';
+export type { ChannelError, ChannelFault, ChannelPlace, DataplaneFault } from './errors.ts';
+export { isDataplaneError } from './errors.ts';
+export type { PageCompression } from './messages.ts';
+export * from './receive-channels.ts';
+export * from './send-channels.ts';
+export type { SharedBlock, SharedRam } from './shared-ram.ts';

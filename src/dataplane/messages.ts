@@ -1,0 +1,47 @@
+/** Everything that crosses the border of a channel's thread. What it is asked to do crosses in shared words: it never reads messages. */
+import type { MultifdCompression } from '../wire/index.ts';
+import type { ChannelFault } from './errors.ts';
+import type { SharedRam } from './shared-ram.ts';
+
+/** The methods that can be spoken here; the others have hardware of their own. */
+export type PageCompression = Extract<MultifdCompression, 'none' | 'zlib' | 'zstd'>;
+
+export interface ChannelStart {
+  readonly channel: number;
+  /** As `ps -T` and query-migrationthreads show it. */
+  readonly name: string;
+  /** The thread's own from its first word on: it closes it. */
+  readonly fd: number;
+  readonly ram: SharedRam;
+  readonly compression: PageCompression;
+  readonly control: SharedArrayBuffer;
+}
+
+export interface SendStart extends ChannelStart {
+  readonly ring: SharedArrayBuffer;
+  /** Of the method. */
+  readonly level: number;
+  /** Look for zero pages and list them (9.0+), or send them like all others. */
+  readonly findZeroPages: boolean;
+  /** Bytes of the channel that main has sent already. */
+  readonly offset: number;
+}
+
+export interface ReceiveStart extends ChannelStart {
+  /** Bytes of the channel that main has read already. */
+  readonly offset: number;
+}
+
+export type FromChannel =
+  /** The thread is there and has its descriptor. */
+  | { readonly kind: 'started' }
+  /** Words have changed that main waits for. */
+  | { readonly kind: 'moved' }
+  /** The peer has ended the channel, after a whole packet. */
+  | { readonly kind: 'ended' }
+  | {
+      readonly kind: 'failed';
+      readonly fault: ChannelFault;
+      readonly message: string;
+      readonly cause: string | undefined;
+    };

@@ -1,0 +1,107 @@
+/**
+ * The receiving end of all channels. `meet` is the point of the main stream where all channels meet: every EOS of a ram section for machine types
+ * up to 8.0, every MULTIFD_FLUSH for later ones (qemu-wire 5.6). Which of them it is, is not known here.
+ */
+import { assert } from '../base/index.ts';
+import { MULTIFD_INITIAL_BYTES } from '../wire/index.ts';
+import { ChannelGroup, type ChannelInfo, type ChannelTotals } from './channel-group.ts';
+import { ChannelThread } from './channel-thread.ts';
+import { signal, Word } from './control-words.ts';
+import { type ChannelError, channelLabel, dataplaneError } from './errors.ts';
+import type { PageCompression, ReceiveStart } from './messages.ts';
+import type { SharedRam } from './shared-ram.ts';
+
+export interface ReceiveOptions {
+  /** Accepted sockets in the order of their channel ids, each read up to the end of its initial packet. They are the channels' from here on. */
+  readonly fds: readonly number[];
+  /** Blocks in the order of the stream's block list. */
+  readonly ram: SharedRam;
+  readonly compression: PageCompression;
+  /** Called once, when a channel fails by itself. All channels are closed by then, or soon. */
+  readonly failed: (error: ChannelError) => void;
+}
+
+export class ReceiveChannels {
+  readonly #group: ChannelGroup;
+  #points = 0;
+
+  /** Throws NATIVE_UNAVAILABLE, DATAPLANE_UNAVAILABLE; nothing is left open then. */
+  static async start(options: ReceiveOptions): Promise<ReceiveChannels> {
+    const { fds, ram, compression } = options;
+    assert(fds.length >= 1 && fds.length <= 255, 'there are 1 to 255 channels');
+    const channels = new ReceiveChannels(options.failed);
+    const group = channels.#group;
+    const entry = new URL('./receive-thread.js', import.meta.url);
+    await group.open(fds, compression, (channel, fd) => {
+      const start = { channel, name: `mig/dst/recv_${channel}`, fd };
+      const more = (control: SharedArrayBuffer): Omit<ReceiveStart, keyof typeof start> => {
+        return { ram, compression, control, offset: MULTIFD_INITIAL_BYTES };
+      };
+      return new ChannelThread(entry, start, more, group.reports(channel));
+    });
+    return channels;
+  }
+
+  private constructor(failed: (error: ChannelError) => void) {
+    this.#group = new ChannelGroup(failed);
+  }
+
+  /**
+   * Waits until every channel has come to its next SYNC - all pages before it are in memory then - and lets them go on. Throws DATAPLANE_ENDED
+   * if one can not come any more, or what has ended the channels.
+   */
+  async meet(): Promise<void> {
+    const point = ++this.#points;
+    await this.#group.wait(() => {
+      const missing = this.#group.threads.filter((thread) => thread.syncs < point);
+      const lost = missing.find((thread) => this.#group.hasEnded(thread.channel));
+      if (lost !== undefined) this.#lose(lost, point);
+      return missing.length === 0;
+    });
+    for (const { control } of this.#group.threads) {
+      Atomics.store(control.words, Word.RELEASED, point);
+      signal(control.words);
+    }
+  }
+
+  /**
+   * No more pages may come: what has arrived is read to its end, SYNC packets that nobody collects are let go (a QEMU 9.1 or 9.2 sends such),
+   * then the threads are joined. After it nothing touches the memory any more. The connections stay open until `close`, so that a source
+   * that has a last word for them is not told that they are gone. Throws DATAPLANE_LATE_PAGES, or what has ended the channels.
+   */
+  async finish(): Promise<void> {
+    for (const thread of this.#group.threads) thread.stopReceiving();
+    await Promise.all(this.#group.threads.map((thread) => thread.joined));
+    if (this.#group.failure !== undefined) throw this.#group.failure;
+  }
+
+  /** After `finish`: closes the connections. */
+  close(): void {
+    for (const thread of this.#group.threads) thread.close();
+  }
+
+  get totals(): ChannelTotals {
+    return this.#group.totals;
+  }
+
+  get threads(): ChannelInfo[] {
+    return this.#group.info;
+  }
+
+  /** Ends everything at once, whatever it waits for; `closed` settles soon after. Idempotent. */
+  cancel(reason?: unknown): void {
+    this.#group.cancel(reason);
+  }
+
+  /** After `cancel` or a failure: threads joined, descriptors closed. Never throws. */
+  closed(): Promise<void> {
+    return this.#group.joined();
+  }
+
+  #lose(thread: ChannelThread, sync: number): void {
+    const { channel, counters } = thread;
+    const offset = counters.bytes;
+    const message = `${channelLabel(channel)}: offset ${offset}: the source ended the channel before SYNC ${sync}`;
+    this.#group.fail(dataplaneError({ code: 'DATAPLANE_ENDED', channel, offset, sync }, message));
+  }
+}

@@ -1,0 +1,50 @@
+/** Entry of a receiving thread: packet by packet to the end of the channel; parks at each SYNC until main lets it go on. */
+import { workerData } from 'node:worker_threads';
+import { type Control, Counter, STOP, Word } from './control-words.ts';
+import { channelLabel, dataplaneError } from './errors.ts';
+import type { ReceiveStart } from './messages.ts';
+import { RECEIVED, type ReceiveState, receivePacket, receiveState } from './receive-loop.ts';
+import { runChannelThread, say, sayMoved } from './run-thread.ts';
+
+const start = workerData as ReceiveStart;
+
+runChannelThread(start, (control) => {
+  const state = receiveState(start, control);
+  try {
+    receivePackets(state, control);
+  } finally {
+    state.decoder?.close();
+  }
+});
+
+function receivePackets(state: ReceiveState, { words, counters }: Control): void {
+  for (;;) {
+    if (Atomics.load(words, Word.STOP) === STOP.NOW) return;
+    switch (receivePacket(state)) {
+      case RECEIVED.PAGES:
+        break;
+      case RECEIVED.SYNC:
+        park(words, Atomics.add(words, Word.SYNCS, 1) + 1);
+        break;
+      case RECEIVED.END:
+        say({ kind: 'ended' });
+        return;
+      case RECEIVED.LATE_PAGES: {
+        const place = { channel: start.channel, offset: counters[Counter.BYTES]! };
+        const message = `${channelLabel(start.channel)}: offset ${place.offset}: pages behind the last SYNC that main has met`;
+        throw dataplaneError({ code: 'DATAPLANE_LATE_PAGES', ...place }, message);
+      }
+    }
+  }
+}
+
+/** Main collects this SYNC and releases it; a SYNC that nobody collects is let go by the stop. */
+function park(words: Int32Array, sync: number): void {
+  sayMoved();
+  for (;;) {
+    const signal = Atomics.load(words, Word.SIGNAL);
+    if (((Atomics.load(words, Word.RELEASED) - sync) | 0) >= 0) return;
+    if (Atomics.load(words, Word.STOP) !== STOP.NOT) return;
+    Atomics.wait(words, Word.SIGNAL, signal);
+  }
+}

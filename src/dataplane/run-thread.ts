@@ -1,0 +1,44 @@
+/** What both kinds of channel threads do around their loops: take the descriptor, tell main how it ends, give the descriptor back. */
+import { closeSync } from 'node:fs';
+import { parentPort } from 'node:worker_threads';
+import { nameThread, setBlocking, threadId } from '../native/index.ts';
+import { type Control, Counter, controlOf, DESCRIPTOR, STOP, Word } from './control-words.ts';
+import { channelError } from './errors.ts';
+import type { ChannelStart, FromChannel } from './messages.ts';
+
+export function say(message: FromChannel): void {
+  parentPort?.postMessage(message);
+}
+
+const MOVED: FromChannel = { kind: 'moved' };
+
+/** Main looks at the words again. */
+export function sayMoved(): void {
+  say(MOVED);
+}
+
+/** `loop` gets the shared words; what it throws ends the channel, unless main has asked for the end. */
+export function runChannelThread(
+  start: ChannelStart & { readonly offset: number },
+  loop: (control: Control) => void,
+): void {
+  const control = controlOf(start.control);
+  const { words, counters } = control;
+  Atomics.store(words, Word.DESCRIPTOR, DESCRIPTOR.THREADS);
+  Atomics.store(words, Word.THREAD_ID, threadId());
+  counters[Counter.BYTES] = start.offset;
+  try {
+    nameThread(start.name);
+    setBlocking(start.fd, true);
+    say({ kind: 'started' });
+    loop(control);
+  } catch (thrown) {
+    if (Atomics.load(words, Word.STOP) === STOP.NOW) return;
+    const place = { channel: start.channel, offset: counters[Counter.BYTES]! };
+    const { fault, message, cause } = channelError(thrown, place, start.compression);
+    say({ kind: 'failed', fault, message, cause: cause instanceof Error ? cause.message : undefined });
+  } finally {
+    closeSync(start.fd);
+    Atomics.store(words, Word.DESCRIPTOR, DESCRIPTOR.CLOSED);
+  }
+}

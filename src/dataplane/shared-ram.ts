@@ -1,0 +1,62 @@
+/** Guest RAM as every thread can reach it: shared memory, and the addresses of it that system calls take. */
+import { addressOf } from '../native/index.ts';
+
+export interface SharedBlock {
+  readonly idstr: string;
+  /** Bytes, a multiple of the page size. */
+  readonly usedLength: number;
+  readonly memory: SharedArrayBuffer;
+  /** Where in `memory` the block begins, bytes. */
+  readonly byteOffset: number;
+}
+
+/** A batch, and a packet, speaks of the block with that index in `blocks`. */
+export interface SharedRam {
+  /** Target page size, bytes. */
+  readonly pageSize: number;
+  readonly blocks: readonly SharedBlock[];
+}
+
+/** A view may not be larger than 4 GiB, a block may: views are by chunk of 1 GiB. */
+const CHUNK_BYTES = 1024 * 1024 * 1024;
+
+/** One thread's view of the RAM. It holds the memory, so addresses taken from it stay good as long as it lives. */
+export class RamView {
+  readonly #pageSize: number;
+  readonly #zeroPage: Buffer;
+  /** Of each block's first byte. */
+  readonly addresses: Float64Array;
+  readonly #chunks: readonly (readonly Buffer[])[];
+
+  constructor(ram: SharedRam) {
+    this.#pageSize = ram.pageSize;
+    this.#zeroPage = Buffer.alloc(ram.pageSize);
+    this.#chunks = ram.blocks.map(({ memory, byteOffset, usedLength }) =>
+      Array.from({ length: Math.ceil(usedLength / CHUNK_BYTES) }, (_, chunk) => {
+        const at = chunk * CHUNK_BYTES;
+        return Buffer.from(memory, byteOffset + at, Math.min(CHUNK_BYTES, usedLength - at));
+      }),
+    );
+    this.addresses = Float64Array.from(this.#chunks, (chunks) => addressOf(chunks[0]!));
+  }
+
+  isZero(block: number, offset: number): boolean {
+    const pageSize = this.#pageSize;
+    const bytes = this.#chunks[block]![Math.floor(offset / CHUNK_BYTES)]!;
+    const at = offset % CHUNK_BYTES;
+    // A look at three bytes spares most pages with content the comparison, which costs as much as a copy.
+    if ((bytes[at]! | bytes[at + pageSize / 2 + 8]! | bytes[at + pageSize - 1]!) !== 0) return false;
+    return bytes.compare(this.#zeroPage, 0, pageSize, at, at + pageSize) === 0;
+  }
+
+  copyPage(block: number, offset: number, into: Buffer, at: number): void {
+    const from = offset % CHUNK_BYTES;
+    this.#chunks[block]![Math.floor(offset / CHUNK_BYTES)]!.copy(into, at, from, from + this.#pageSize);
+  }
+
+  /** Looks first: writing zeros into fresh memory would make the host back it. */
+  clearPage(block: number, offset: number): void {
+    if (this.isZero(block, offset)) return;
+    this.#zeroPage.copy(this.#chunks[block]![Math.floor(offset / CHUNK_BYTES)]!, offset % CHUNK_BYTES);
+  }
+}

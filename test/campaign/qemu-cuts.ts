@@ -15,7 +15,15 @@ import type { Campaign, Rig, Row } from './campaign.ts';
 import { type Census, census, expectCensus } from './census.ts';
 import { type Cut, CutLink, drawCut, type Measured, partOf } from './cut-link.ts';
 import { codesOf, expectWhere } from './errors.ts';
-import { expectWhole, expectWorks, provedPeers, readGuest, startQemu } from './qemu-guest.ts';
+import {
+  CounterSink,
+  expectMoment,
+  expectWhole,
+  expectWorks,
+  provedPeers,
+  readGuest,
+  startQemu,
+} from './qemu-guest.ts';
 import type { Random } from './random.ts';
 
 const FILE = 'machine.ckpt';
@@ -34,6 +42,8 @@ interface Ends {
   readonly outcome: Outcome;
   readonly cutAt: number | undefined;
   readonly measured: Partial<Measured>;
+  /** The guest's counters in the pages that QEMU has sent. */
+  readonly sent: Uint32Array;
 }
 
 /** Without `peers`: all that are here. */
@@ -106,12 +116,11 @@ class QemuCutRig implements Rig<QemuCut> {
   }
 
   async #measure(qemu: QemuProcess): Promise<Measured> {
-    const { qemu: info, outcome, measured } = await this.#save(qemu, 0, undefined);
+    const { qemu: info, outcome, measured, sent } = await this.#save(qemu, 0, undefined);
     if (info.status !== 'completed' || outcome.status !== 'completed') {
       throw new Error(`a whole migration failed: ${info['error-desc'] ?? ''}; ${explain(outcome.error)}`);
     }
-    await readGuest(join(this.#folder, FILE));
-    await rm(join(this.#folder, FILE));
+    await this.#expectFile(qemu, sent);
     await qemu.qmp.execute('cont');
     const { end, eof, total, said } = measured;
     const ramEnd = measured['ram-end'];
@@ -136,6 +145,11 @@ class QemuCutRig implements Rig<QemuCut> {
       listening,
     });
     const link = await CutLink.open(parseAddress(await uri), cut);
+    let sink = new CounterSink([]);
+    link.tap.sinkFor = (blocks) => {
+      sink = new CounterSink(blocks);
+      return sink;
+    };
     try {
       await qmp.execute('migrate', { uri: `tcp:127.0.0.1:${link.address.port}` });
       const [qemu, outcome] = await Promise.all([
@@ -143,7 +157,8 @@ class QemuCutRig implements Rig<QemuCut> {
         receiving,
       ]);
       assert(!giveUp.signal.aborted, 'vmferry did not end by itself');
-      return { qemu, outcome, cutAt: link.cutAt, measured: { ...link.tap.landmarks, said: link.said } };
+      const measured = { ...link.tap.landmarks, said: link.said };
+      return { qemu, outcome, cutAt: link.cutAt, measured, sent: sink.counters };
     } finally {
       clearTimeout(deadline);
       giveUp.abort();
@@ -153,16 +168,15 @@ class QemuCutRig implements Rig<QemuCut> {
   }
 
   /** Throws what is wrong; else says what became of the guest. QEMU's guest runs afterwards, and the folder is empty. */
-  async #judge(qemu: QemuProcess, { qemu: info, outcome }: Ends, { how }: Cut): Promise<string> {
+  async #judge(qemu: QemuProcess, { qemu: info, outcome, sent }: Ends, { how }: Cut): Promise<string> {
     const files = await readdir(this.#folder);
     const { running, status } = await qemu.qmp.execute('query-status');
     let what = 'runs on';
     if (outcome.status === 'completed') {
       assert.deepEqual(files, [FILE]);
-      await readGuest(join(this.#folder, FILE));
+      await this.#expectFile(qemu, sent);
       // Whoever ends both directions in order looks to vmferry like a source that has heard it.
       if (info.status !== 'completed' && how !== 'end') assert.match(outcome.message, /source may not have heard/);
-      await rm(join(this.#folder, FILE));
       what = 'runs on; the file is whole';
     } else {
       assert.deepEqual(files, [], 'a file is left');
@@ -179,5 +193,14 @@ class QemuCutRig implements Rig<QemuCut> {
     }
     await expectWorks(qemu);
     return what;
+  }
+
+  /** The file is whole and holds what was sent; it is taken away. */
+  async #expectFile(qemu: QemuProcess, sent: Uint32Array): Promise<void> {
+    const file = join(this.#folder, FILE);
+    const counters = await readGuest(file);
+    assert.deepEqual(counters, sent, 'the file holds other pages than were sent');
+    expectMoment(qemu, counters);
+    await rm(file);
   }
 }

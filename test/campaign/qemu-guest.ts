@@ -1,7 +1,8 @@
 /** QEMUs with the boot program, as the campaigns with QEMU have them. */
 import { CheckpointReader } from '../../src/machine/index.ts';
 import { findPeers, type QemuPeer, QemuProcess, REQUIRED_PEERS } from '../../src/qemu/index.ts';
-import { type BootState, stateOf } from '../support/guests/boot-check.ts';
+import type { RamSink } from '../../src/wire/index.ts';
+import { stateOf } from '../support/guests/boot-check.ts';
 import { bootProgram, PAGE } from '../support/guests/boot-sector.ts';
 import { bootGuest } from '../support/guests/guest.ts';
 
@@ -51,8 +52,35 @@ export async function expectWhole(...lives: readonly QemuProcess[]): Promise<voi
   await GUEST.check(lives);
 }
 
-/** Opens the checkpoint, which checks all but pages, and finds the guest's counters in them at one moment of its program. */
-export async function readGuest(file: string): Promise<BootState> {
+/** The guest's counters as they go by in a stream: what a checkpoint of it must hold. */
+export class CounterSink implements RamSink {
+  readonly counters = new Uint32Array(PROGRAM.pageCount);
+  readonly #block: number;
+
+  constructor(blocks: readonly { readonly idstr: string }[]) {
+    this.#block = blocks.findIndex(({ idstr }) => idstr === 'pc.ram');
+  }
+
+  page(block: number, offset: number, from: Buffer, at: number): void {
+    this.#put(block, offset, from.readUInt32LE(at));
+  }
+
+  zero(block: number, offset: number): void {
+    this.#put(block, offset, 0);
+  }
+
+  read(): void {
+    throw new Error('xbzrle is off');
+  }
+
+  #put(block: number, offset: number, counter: number): void {
+    const index = (offset - PROGRAM.start) / PAGE;
+    if (block === this.#block && index >= 0 && index < this.counters.length) this.counters[index] = counter;
+  }
+}
+
+/** Opens the checkpoint, which checks all but pages, and reads the guest's counters from them. */
+export async function readGuest(file: string): Promise<Uint32Array> {
   const reader = await CheckpointReader.open(file);
   try {
     const block = reader.ram.findIndex(({ idstr }) => idstr === 'pc.ram');
@@ -62,8 +90,16 @@ export async function readGuest(file: string): Promise<BootState> {
       const window = await reader.window(block, page);
       counters[index] = window.bytes.readUInt32LE((page - window.firstPage) * PAGE);
     }
-    return stateOf(PROGRAM, counters);
+    return counters;
   } finally {
     await reader.close();
   }
+}
+
+/**
+ * Throws unless some moment of the guest's program explains the counters. Of a QEMU 7.2 under TCG that is not expected: once in some fifty
+ * migrations it sends pages that its guest has changed since (its own memory then differs from its stream).
+ */
+export function expectMoment({ peer }: QemuProcess, counters: Uint32Array): void {
+  if (peer.name !== '7.2') stateOf(PROGRAM, counters);
 }

@@ -1,6 +1,6 @@
 /** Connected descriptors for tests: a socketpair, and both ends of a TCP connection on loopback taken from Node. */
 import { once } from 'node:events';
-import { closeSync, fstatSync } from 'node:fs';
+import { closeSync, fstatSync, readSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { connect, createServer, type Socket } from 'node:net';
 import { takeDescriptor } from '../../src/native/index.ts';
@@ -44,4 +44,15 @@ export function isOpen(fd: number): boolean {
 
 export function closeAll(fds: readonly number[]): void {
   for (const fd of fds) if (isOpen(fd)) closeSync(fd);
+}
+
+/** Exactly `length` bytes from a blocking descriptor. */
+export function receiveAll(fd: number, length: number): Buffer {
+  const bytes = Buffer.alloc(length);
+  for (let have = 0; have < length; ) {
+    const count = readSync(fd, bytes, have, length - have, null);
+    if (count === 0) throw new Error(`the peer ended after ${have} of ${length} bytes`);
+    have += count;
+  }
+  return bytes;
 }

@@ -1,0 +1,107 @@
+/** Guest memory in shared blocks, pairs of connected descriptors, and a link between them that can be held and cut. */
+import { closeSync, readdirSync, readlinkSync } from 'node:fs';
+import type { TestContext } from 'node:test';
+import {
+  ReceiveChannels,
+  type ReceiveOptions,
+  SendChannels,
+  type SendOptions,
+  type SharedRam,
+} from '../../src/dataplane/index.ts';
+import { MULTIFD_INITIAL_BYTES } from '../../src/wire/index.ts';
+import { receiveAll, socketPair } from '../native/sockets.ts';
+
+export const PAGE = 4096;
+
+/** One block for each page count. */
+export function ramOf(...pageCounts: number[]): SharedRam {
+  return {
+    pageSize: PAGE,
+    blocks: pageCounts.map((pages, index) => ({
+      idstr: `block${index}`,
+      usedLength: pages * PAGE,
+      memory: new SharedArrayBuffer((pages + index) * PAGE),
+      byteOffset: index * PAGE,
+    })),
+  };
+}
+
+export function bytesOf(ram: SharedRam, block: number): Buffer {
+  const { memory, byteOffset, usedLength } = ram.blocks[block]!;
+  return Buffer.from(memory, byteOffset, usedLength);
+}
+
+/** Fills the page so that no two versions and no two pages are the same; version 0 is zero. */
+export function writePage(ram: SharedRam, block: number, page: number, version: number): void {
+  const bytes = bytesOf(ram, block).subarray(page * PAGE, (page + 1) * PAGE);
+  if (version === 0) bytes.fill(0);
+  else
+    for (let at = 0; at < PAGE; at += 16) bytes.writeInt32LE((version * 4096 + page) ^ (block << 28) ^ (at & 0x3f), at);
+}
+
+export function sameRam(a: SharedRam, b: SharedRam): boolean {
+  return a.blocks.every((_, block) => bytesOf(a, block).equals(bytesOf(b, block)));
+}
+
+/** Descriptors of sockets that this process holds. */
+export function openSockets(): number {
+  return readdirSync('/proc/self/fd').filter((fd) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`).startsWith('socket:');
+    } catch {
+      return false;
+    }
+  }).length;
+}
+
+export type Pair = readonly [source: number, destination: number];
+
+export function pairs(count: number): Pair[] {
+  return Array.from({ length: count }, () => socketPair());
+}
+
+export const ignore = (): void => {};
+
+export async function sender(t: TestContext, fds: readonly number[], ram: SharedRam, more: Partial<SendOptions> = {}) {
+  const options = { uuid: undefined, compression: 'none', level: 1, findZeroPages: true, failed: ignore } as const;
+  const channels = await SendChannels.start({ ...options, fds, ram, ...more });
+  t.after(async () => {
+    channels.cancel();
+    await channels.closed();
+  });
+  return channels;
+}
+
+/** Reads the initial packets first, as main does. */
+export async function receiver(
+  t: TestContext,
+  fds: readonly number[],
+  ram: SharedRam,
+  more: Partial<ReceiveOptions> = {},
+) {
+  for (const fd of fds) receiveAll(fd, MULTIFD_INITIAL_BYTES);
+  return receiverBehindInitial(t, fds, ram, more);
+}
+
+export async function receiverBehindInitial(
+  t: TestContext,
+  fds: readonly number[],
+  ram: SharedRam,
+  more: Partial<ReceiveOptions> = {},
+) {
+  const channels = await ReceiveChannels.start({ compression: 'none', failed: ignore, fds, ram, ...more });
+  t.after(async () => {
+    channels.cancel();
+    await channels.closed();
+  });
+  return channels;
+}
+
+/** Adds pages one by one, waiting for room. */
+export async function addAll(channels: SendChannels, block: number, pages: Iterable<number>): Promise<void> {
+  for (const page of pages) while (!channels.add(block, page)) await channels.room();
+}
+
+export function closeAll(fds: readonly number[]): void {
+  for (const fd of fds) closeSync(fd);
+}

@@ -107,6 +107,7 @@ export class VmHost implements Host {
       settings,
       connect: (signal) => checkpoint?.connect(signal) ?? connect(address, { signal }),
       returnPath: (channel) => checkpoint !== undefined || hasReturnPath(address, channel, settings),
+      inert: address.kind === 'file',
       farFailure: async () => checkpoint?.failure(),
       observer: {
         status: (status) => this.#status(status),

@@ -2,20 +2,18 @@ import { asError, explain, nowMs, StateMachine } from '../../base/index.ts';
 import type { RunState, SourceMachine } from '../../machine/index.ts';
 import { compatProfile, type SettingsView } from '../../settings/index.ts';
 import { type Address, type Channel, ChannelOutput } from '../../transport/index.ts';
-import { AutoConverge, switchoverThreshold } from '../convergence.ts';
 import { within } from '../deadline.ts';
 import { MigrationError, wrongState } from '../errors.ts';
 import type { MigrationInfo, MigrationStatus } from '../host.ts';
 import { SHUT_NEVER_STARTED } from '../return-path.ts';
 import { Statistics } from '../statistics.ts';
 import { OUTGOING_ARCS } from '../status.ts';
+import { Precopy } from './precopy.ts';
 import { RamSaver } from './ram-save.ts';
 import { ReturnPathReader } from './return-path-reader.ts';
 import { StreamWriter } from './stream-writer.ts';
 import { XbzrleCache } from './xbzrle-cache.ts';
 
-/** Time for page records in one PART section, ms (ram_save_iterate: MAX_WAIT 50). */
-const PART_MS = 50;
 /** The destination answers the last PING only when every device is loaded; a slow one may take this long, ms. */
 const COMMIT_DEADLINE_MS = 120_000;
 /** After everything was handed over: time for the destination to start the guest and say so, ms. */
@@ -41,6 +39,8 @@ export interface OutgoingOptions {
   readonly connect: (signal: AbortSignal) => Promise<Channel>;
   /** Whether a destination can answer on this channel; without one nobody knows whether the guest has arrived. */
   readonly returnPath: (channel: Channel) => boolean;
+  /** Nobody runs the guest at the far end (a file): until all is well there the guest can always be taken back. */
+  readonly inert?: boolean;
   readonly observer?: OutgoingObserver;
   /** Why the destination failed, where it can be asked (it lives in this process); waited for after a failure. */
   readonly farFailure?: () => Promise<Error | undefined>;
@@ -157,7 +157,16 @@ export class OutgoingMigration {
     const saved = await this.#setup(stream, output, returnPath !== undefined);
     let confirmation: { readonly shut: Promise<void> } | undefined;
     try {
-      await this.#iterate(stream, output, saved);
+      await new Precopy({
+        machine: this.#machine,
+        settings: this.#settings,
+        statistics: this.#statistics,
+        stream,
+        output,
+        ram: saved,
+        pass: (pass) => this.#observer.pass?.(pass),
+        check: () => this.#check(),
+      }).run();
       confirmation = await this.#switchover(stream, output, saved, returnPath);
     } finally {
       await this.#machine.dirtyLog?.stop();
@@ -186,69 +195,13 @@ export class OutgoingMigration {
       xbzrle: cache,
     });
     await stream.start(ignoreShared);
-    await settled(output.flush());
+    await output.flush();
     this.#check();
     this.#statistics.setupMs = nowMs() - this.#statistics.startMs;
     this.#statistics.syncCount = 1;
     this.#state.move('active');
     this.#observer.pass?.(1);
     return saved;
-  }
-
-  /** Rounds over the dirty log until what is left fits the downtime limit. */
-  async #iterate(stream: StreamWriter, output: ChannelOutput, saved: RamSaver): Promise<void> {
-    const pageSize = this.#machine.targetPageSize;
-    const converge = new AutoConverge();
-    let round = { startMs: nowMs(), startBytes: output.offset };
-    const nextRound = () => {
-      const dirtied = saved.sync();
-      const now = nowMs();
-      const spanMs = Math.max(now - round.startMs, 1);
-      this.#statistics.dirtyPagesPerSecond = (dirtied * 1000) / spanMs;
-      if (this.#settings.capability('auto-converge')) {
-        this.#throttle(converge, dirtied * pageSize, output.offset - round.startBytes);
-      }
-      round = { startMs: now, startBytes: output.offset };
-      this.#statistics.syncCount++;
-      this.#observer.pass?.(this.#statistics.syncCount);
-      saved.allowXbzrle(this.#statistics.syncCount > 1);
-    };
-    for (;;) {
-      output.rateLimit = this.#settings.parameter('max-bandwidth');
-      await stream.beginRam('part');
-      await saved.send(nowMs() + PART_MS);
-      await stream.endRam();
-      await stream.iterateOthers();
-      await settled(output.flush());
-      this.#check();
-      const others = await stream.pendingOthers();
-      if (saved.dirtyPages * pageSize + others > this.#threshold()) {
-        if (saved.dirtyPages === 0) nextRound();
-        continue;
-      }
-      nextRound();
-      if (saved.dirtyPages * pageSize + others <= this.#threshold()) return;
-    }
-  }
-
-  #threshold(): number {
-    return switchoverThreshold({
-      bandwidth: this.#statistics.measuredBandwidth,
-      availSwitchoverBandwidth: this.#settings.parameter('avail-switchover-bandwidth'),
-      downtimeLimitMs: this.#settings.parameter('downtime-limit'),
-    });
-  }
-
-  #throttle(converge: AutoConverge, dirtiedBytes: number, sentBytes: number): void {
-    const percentage = converge.roundEnded(dirtiedBytes, sentBytes, {
-      initial: this.#settings.parameter('cpu-throttle-initial'),
-      increment: this.#settings.parameter('cpu-throttle-increment'),
-      max: this.#settings.parameter('max-cpu-throttle'),
-      tailslow: this.#settings.parameter('cpu-throttle-tailslow'),
-      triggerThreshold: this.#settings.parameter('throttle-trigger-threshold'),
-    });
-    this.#statistics.throttlePercentage = percentage;
-    this.#machine.throttle(percentage);
   }
 
   /** Stops the guest, sends all that is left, passes the commit point. With a return path: what will confirm the guest. */
@@ -280,12 +233,12 @@ export class OutgoingMigration {
       await stream.ping(PING_COMMIT);
       const loaded = returnPath.pong(PING_COMMIT);
       loaded.catch(() => {});
-      await settled(output.flush());
+      await output.flush();
       await this.#wait(loaded, COMMIT_DEADLINE_MS, 'the destination to load the devices');
     }
     this.#check();
     this.#statistics.progress(output.offset);
-    this.#committed = true;
+    this.#committed = this.#options.inert !== true;
     const shut = returnPath?.shut();
     shut?.catch(() => {});
     await stream.finish();
@@ -411,8 +364,4 @@ function neverStarted(error: Error): boolean {
     error.fault.code === 'MIGRATION_PEER_FAILED' &&
     error.fault.value === SHUT_NEVER_STARTED
   );
-}
-
-async function settled(promise: Promise<void> | undefined): Promise<void> {
-  if (promise !== undefined) await promise;
 }

@@ -18,6 +18,7 @@ import { testSettings } from '../support/move.ts';
 import type { Campaign, Rig, Row } from './campaign.ts';
 import { type Census, census, expectCensus } from './census.ts';
 import { type Cut, CutLink, drawCut, type Measured, partOf } from './cut-link.ts';
+import { inTime } from './deadline.ts';
 import { codesOf, expectWhere } from './errors.ts';
 import type { Random } from './random.ts';
 
@@ -133,7 +134,7 @@ class EmbeddedRig implements Rig<EmbeddedCut> {
       }
     });
     try {
-      const [source, destination] = await inTime(Promise.all([outgoing.run(), incoming.run()]));
+      const [source, destination] = await inTime(Promise.all([outgoing.run(), incoming.run()]), DEADLINE_MS);
       const { landmarks } = link.tap;
       const measured = { ...landmarks, said: link.said };
       const answered = link.said >= ANSWERS_BYTES;
@@ -254,12 +255,4 @@ async function expectOnly(runs: WorkloadMachine, stands: WorkloadMachine): Promi
     await pause(2);
   }
   assert.equal(stands.statistics.operations, before, 'the other guest works too');
-}
-
-async function inTime<T>(promise: Promise<T>): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const expired = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`no end within ${DEADLINE_MS} ms`)), DEADLINE_MS);
-  });
-  return await Promise.race([promise, expired]).finally(() => clearTimeout(timer));
 }

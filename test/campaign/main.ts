@@ -7,6 +7,7 @@ import { parseArgs } from 'node:util';
 import { type Campaign, renderReport, runCampaign } from './campaign.ts';
 import { embeddedCuts } from './embedded-cuts.ts';
 import { qemuCuts } from './qemu-cuts.ts';
+import { restoreCuts } from './restore-cuts.ts';
 
 interface Entry {
   readonly campaign: Campaign<never>;
@@ -16,6 +17,7 @@ interface Entry {
 const CAMPAIGNS: Readonly<Record<string, Entry>> = {
   cuts: { campaign: embeddedCuts as Campaign<never>, count: 200 },
   'cuts-qemu': { campaign: qemuCuts() as Campaign<never>, count: 200 },
+  'cuts-restore': { campaign: restoreCuts() as Campaign<never>, count: 60 },
 };
 
 const { values, positionals } = parseArgs({

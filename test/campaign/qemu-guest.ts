@@ -2,7 +2,7 @@
 import { CheckpointReader } from '../../src/machine/index.ts';
 import { findPeers, type QemuPeer, QemuProcess, REQUIRED_PEERS } from '../../src/qemu/index.ts';
 import type { RamSink } from '../../src/wire/index.ts';
-import { stateOf } from '../support/guests/boot-check.ts';
+import { readCounters, stateOf } from '../support/guests/boot-check.ts';
 import { bootProgram, PAGE } from '../support/guests/boot-sector.ts';
 import { bootGuest } from '../support/guests/guest.ts';
 
@@ -47,9 +47,16 @@ export async function expectWorks({ serial }: QemuProcess): Promise<void> {
   await serial.waitFor(() => letters() > before || undefined, 'another pass of the guest', PASS_TIMEOUT_MS);
 }
 
-/** It goes on, and each page of its memory fits. */
-export async function expectWhole(...lives: readonly QemuProcess[]): Promise<void> {
-  await GUEST.check(lives);
+/** It goes on, each page of its memory fits, and so does what it has printed since QEMU was started. */
+export async function expectWhole(qemu: QemuProcess): Promise<void> {
+  await GUEST.check([qemu]);
+}
+
+/** A guest that has come from a checkpoint goes on, and each page of its memory fits. */
+export async function expectArrived(qemu: QemuProcess): Promise<void> {
+  await expectWorks(qemu);
+  await qemu.qmp.execute('stop');
+  stateOf(PROGRAM, await readCounters(qemu.qmp, PROGRAM, qemu.folder));
 }
 
 /** The guest's counters as they go by in a stream: what a checkpoint of it must hold. */
@@ -96,9 +103,19 @@ export async function readGuest(file: string): Promise<Uint32Array> {
   }
 }
 
+/** Whether some moment of the guest's program explains the counters. */
+export function isMoment(counters: Uint32Array): boolean {
+  try {
+    stateOf(PROGRAM, counters);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /**
- * Throws unless some moment of the guest's program explains the counters. Of a QEMU 7.2 under TCG that is not expected: once in some fifty
- * migrations it sends pages that its guest has changed since (its own memory then differs from its stream).
+ * Throws unless they are those of one moment. Of a QEMU 7.2 under TCG that is not expected: once in some fifty migrations it sends pages
+ * that its guest has changed since (its own memory then differs from its stream).
  */
 export function expectMoment({ peer }: QemuProcess, counters: Uint32Array): void {
   if (peer.name !== '7.2') stateOf(PROGRAM, counters);

@@ -20,6 +20,8 @@ export class IoVector {
   count = 0;
   /** Bytes of all pieces that are not consumed. */
   byteLength = 0;
+  /** Error number of the last `writeTo` or `readFrom`, 0 if it had none: the kernel tells some errors only once. */
+  errno = 0;
   #first = 0;
   readonly #words: Uint32Array;
   readonly #address: number;
@@ -131,8 +133,9 @@ export class IoVector {
     if (this.#first === this.count) return 0;
     for (;;) {
       const done = Number(call(fd, this.#address + this.#first * WORDS * 4, this.count - this.#first));
+      this.errno = done >= 0 ? 0 : libc()!.errno();
       if (done >= 0) return done;
-      if (libc()!.errno() !== EINTR) return 0;
+      if (this.errno !== EINTR) return 0;
     }
   }
 }

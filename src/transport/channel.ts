@@ -24,7 +24,10 @@ export interface Channel {
   tryRead(): Chunk | null | undefined;
   /** Resolves when the kernel (or the file) has taken all of `bytes`. Throws TransportError. */
   write(bytes: Uint8Array): Promise<void>;
-  /** Half-close: no more bytes from here, the peer reads an orderly end; reading goes on. Files: fsync. */
+  /**
+   * Half-close: no more bytes from here, the peer reads an orderly end; reading goes on. A file is on the disk when it resolves; a command
+   * (exec:) has exited, and one that failed is TRANSPORT_EXEC: who also waits for what the command says must not await this first.
+   */
   end(): Promise<void>;
   /** Ends both directions at once; waiting reads and writes throw TRANSPORT_CLOSED with `reason`. Idempotent, never throws. */
   destroy(reason?: Error): void;

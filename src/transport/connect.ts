@@ -19,6 +19,9 @@ export interface ConnectOptions {
 
 export const CONNECT_TIMEOUT_MS = 30_000;
 
+/** No waiting for more to send, and a link whose other side vanished without a word is found dead after some minutes of silence. */
+export const TCP_OPTIONS = { noDelay: true, keepAlive: true, keepAliveInitialDelay: 30_000 } as const;
+
 /** The outgoing end of `address`. Throws TransportError: refused, timeout, address, or closed if `signal` aborts. */
 export async function connect(address: Address, options: ConnectOptions = {}): Promise<Channel> {
   const label = channelLabel(address, options.role);
@@ -26,7 +29,7 @@ export async function connect(address: Address, options: ConnectOptions = {}): P
   switch (address.kind) {
     case 'tcp':
       if (address.host === '') throw badAddress(formatAddress(address), 'connecting wants a host');
-      return connectSocket({ host: address.host, port: address.port, noDelay: true }, label, options);
+      return connectSocket({ host: address.host, port: address.port, ...TCP_OPTIONS }, label, options);
     case 'unix':
       return connectSocket({ path: address.path }, label, options);
     case 'fd':
@@ -42,7 +45,7 @@ export function channelLabel(address: Address, role = 'main'): string {
   return `${role} ${formatAddress(address)}`;
 }
 
-type Target = { host: string; port: number; noDelay: boolean } | { path: string };
+type Target = ({ host: string; port: number } & typeof TCP_OPTIONS) | { path: string };
 
 function connectSocket(target: Target, label: string, options: ConnectOptions): Promise<Channel> {
   const { signal, timeoutMs = CONNECT_TIMEOUT_MS } = options;

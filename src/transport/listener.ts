@@ -3,7 +3,7 @@ import { lstat, unlink } from 'node:fs/promises';
 import { createServer, type Server, type Socket } from 'node:net';
 import { resolve as resolvePath } from 'node:path';
 import type { Address, Channel, Listener } from './channel.ts';
-import { channelLabel, openDescriptor } from './connect.ts';
+import { channelLabel, openDescriptor, TCP_OPTIONS } from './connect.ts';
 import { badAddress, closedHere, refused } from './errors.ts';
 import { openExec } from './exec-channel.ts';
 import { openFileChannel } from './file-channel.ts';
@@ -57,7 +57,11 @@ class SocketListener implements Listener {
     label: string,
     options: ListenOptions,
   ): Promise<Listener> {
-    const server = createServer({ pauseOnConnect: true, allowHalfOpen: true, noDelay: address.kind === 'tcp' });
+    const server = createServer({
+      pauseOnConnect: true,
+      allowHalfOpen: true,
+      ...(address.kind === 'tcp' ? TCP_OPTIONS : {}),
+    });
     await new Promise<void>((resolve, reject) => {
       server.once('error', (error) => reject(refused(label, error, 'cannot listen')));
       if (address.kind === 'unix') server.listen(address.path, resolve);

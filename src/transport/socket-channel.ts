@@ -5,6 +5,7 @@
  * before libuv reads on, so a reader that waits in `read` keeps the ring empty and reading never stops.
  */
 import type { ConnectOpts, Socket, SocketConstructorOpts } from 'node:net';
+import { getSystemErrorName } from 'node:util';
 import { asError } from '../base/index.ts';
 import { canVector, type IoVector } from '../native/index.ts';
 import type { Channel, ChannelCounters, Chunk, DirectTransfer } from './channel.ts';
@@ -18,6 +19,9 @@ const READ_SLOTS = 4;
 const WAKE_BYTES = 16 * 1024;
 /** Wake-ups after a direct transfer that are expected to be followed by another. */
 const WAKE_CREDIT = 4;
+
+/** Linux. */
+const EAGAIN = 11;
 
 /** What lives and dies with a channel beside its sockets: the child process of exec:. */
 export interface Companion {
@@ -85,6 +89,8 @@ export class SocketChannel implements Channel {
   readonly #companion: Companion | undefined;
   #bytesWritten = 0;
   #writes = 0;
+  /** What a direct transfer ran into. */
+  #lost: Error | undefined;
   /** Why writing is over, once it is. */
   #failure: TransportError | undefined;
 
@@ -146,6 +152,7 @@ export class SocketChannel implements Channel {
   #send(vector: IoVector): number {
     if (this.#failure !== undefined) return 0;
     const sent = vector.writeTo(descriptorOf(this.#output));
+    this.#note(vector.errno);
     this.#bytesWritten += sent;
     if (sent > 0) this.#writes++;
     return sent;
@@ -154,10 +161,18 @@ export class SocketChannel implements Channel {
   #receive(vector: IoVector): number {
     if (this.#failure !== undefined) return 0;
     const received = vector.readFrom(descriptorOf(this.#input));
+    this.#note(vector.errno);
     this.#ring.bytesRead += received;
     if (received > 0) this.#ring.reads++;
     this.#ring.wakeUps = WAKE_CREDIT;
     return received;
+  }
+
+  /** An error of a direct transfer. The kernel has told it and forgets it: what libuv will see is an end. */
+  #note(errno: number): void {
+    if (errno === 0 || errno === EAGAIN) return;
+    const code = getSystemErrorName(-errno);
+    this.#lost ??= Object.assign(new Error(code), { code });
   }
 
   async end(): Promise<void> {
@@ -188,7 +203,7 @@ export class SocketChannel implements Channel {
     }
     const companion = this.#companion;
     input.once('end', () => {
-      const error = errorBehindEnd(input);
+      const error = errorBehindEnd(input) ?? this.#lost;
       if (error !== undefined) this.#fail(error, true);
       else if (companion === undefined) this.#ring.finish();
       else

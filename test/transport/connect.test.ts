@@ -161,3 +161,29 @@ async function until(holds: () => boolean): Promise<void> {
 async function fill(channel: Channel): Promise<void> {
   for (;;) await channel.write(Buffer.alloc(256 * 1024));
 }
+
+test('no descriptor and no process stays behind', async () => {
+  const cycle = async () => {
+    for (const uri of ['tcp:127.0.0.1:0', `unix:${folder}/cycle`]) {
+      const listener = await listen(parseAddress(uri));
+      const [ours, theirs] = await Promise.all([connect(listener.address), listener.accept()]);
+      const unaccepted = await connect(listener.address);
+      await ours.write(Buffer.alloc(10));
+      for (const channel of [ours, theirs, unaccepted]) channel.destroy();
+      listener.close();
+      await Promise.all([ours.closed, theirs.closed, unaccepted.closed]);
+    }
+    for (const uri of [`file:${folder}/cycle-file`, 'exec:cat > /dev/null', 'exec:sleep 1000']) {
+      const channel = await connect(parseAddress(uri));
+      await channel.write(Buffer.alloc(10));
+      channel.destroy();
+      await channel.closed;
+    }
+  };
+  await cycle();
+  const before = readdirSync('/proc/self/fd').length;
+  for (let i = 0; i < 10; i++) await cycle();
+  await until(() => readdirSync('/proc/self/fd').length <= before);
+  const children = readFileSync(`/proc/self/task/${process.pid}/children`, 'latin1');
+  assert.equal(children.trim(), '');
+});

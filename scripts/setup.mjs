@@ -24,12 +24,15 @@ function installDependencies() {
   run('installing npm packages', 'npm', ['ci', '--include=dev', '--no-audit', '--no-fund', '--loglevel=error']);
 }
 
-/** Builds beside dist and swaps, so that whoever runs from dist never meets half a build, nor files whose source is gone. */
+/**
+ * Builds beside dist (source maps hold the depth of the folder) and swaps, so that whoever runs from dist never meets half a build, nor
+ * files whose source is gone.
+ */
 function build() {
   const fingerprint = sourcesFingerprint();
   const stamp = 'dist/.sources';
   if (existsSync(stamp) && readFileSync(stamp, 'utf8') === fingerprint) return;
-  const fresh = join('.build', `dist-${process.pid}`);
+  const fresh = `dist.new-${process.pid}`;
   try {
     const compiler = join('node_modules', 'typescript', 'bin', 'tsc');
     run('compiling', process.execPath, [compiler, '-p', '.', '--outDir', fresh, '--incremental', 'false']);

@@ -67,7 +67,9 @@ async function runTests(parts) {
   const seconds = ((Date.now() - startedMs) / 1000).toFixed(0);
   const counts = `${total.passed} passed, ${total.failed} failed, ${skipped} skipped`;
   const ok = lint === 0 && total.failed === 0 && total.passed > 0;
-  console.log(`test: ${ok ? 'ok' : 'FAILED'}: ${files.length} files, lint ${lint === 0 ? 'ok' : 'FAILED'}, ${seconds} s`);
+  console.log(
+    `test: ${ok ? 'ok' : 'FAILED'}: ${files.length} files, lint ${lint === 0 ? 'ok' : 'FAILED'}, ${seconds} s`,
+  );
   console.log(`test: ${counts}`);
   return ok ? 0 : 1;
 }

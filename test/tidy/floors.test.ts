@@ -3,8 +3,9 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize, relative } from 'node:path';
 import test from 'node:test';
+import { repository } from '../support/repository.ts';
 
-const ROOT = join(import.meta.dirname, '../../..');
+const ROOT = repository();
 const SRC = join(ROOT, 'src');
 
 /** A room may import the rooms listed; `cli` assembles and may import all. */

@@ -1,7 +1,7 @@
 /** What the tests of wire share: captured streams of real QEMUs, a sink that remembers, and ways to feed a parser. */
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { FerryError, Reader, Writer } from '../../src/base/index.ts';
 import {
@@ -13,9 +13,10 @@ import {
   type StreamParserOptions,
   type WireFault,
 } from '../../src/wire/index.ts';
+import { fixtures } from '../support/repository.ts';
 
 export const PAGE = 4096;
-const FOLDER = join(repository(), 'test', 'fixtures', 'streams');
+const FOLDER = fixtures('streams');
 
 interface Provenance {
   readonly qemu: string;
@@ -159,10 +160,4 @@ export function faultOf(act: () => unknown): WireFault {
 export function faultIn(parsed: Parsed): WireFault {
   if (parsed.error instanceof FerryError) return parsed.error.fault as WireFault;
   throw parsed.error ?? new Error('no error was thrown');
-}
-
-export function repository(): string {
-  let folder = import.meta.dirname;
-  while (!existsSync(join(folder, 'package.json'))) folder = dirname(folder);
-  return folder;
 }

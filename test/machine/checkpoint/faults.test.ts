@@ -7,7 +7,6 @@ import { open } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { after } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import { gunzipSync } from 'node:zlib';
 import { FerryError, Writer } from '../../../src/base/index.ts';
 import { CheckpointReader } from '../../../src/machine/index.ts';
@@ -19,11 +18,12 @@ import {
   encodeSectionBegin,
   encodeSectionFooter,
 } from '../../../src/wire/index.ts';
+import { fixtures } from '../../support/repository.ts';
 import { BLOCKS, CONFIGURATION, fillCheckpoint, PAGE, stripe, stripes, writeCheckpoint } from './sample.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'vmferry-faults-'));
 after(() => rmSync(folder, { recursive: true }));
-const FIXTURES = fileURLToPath(new URL('../../../../../test/fixtures/streams/', import.meta.url));
+const FIXTURES = `${fixtures('streams')}/`;
 
 test('a writer killed at any moment leaves no file, or a whole one', { timeout: 60_000 }, async () => {
   const program = `

@@ -24,7 +24,8 @@ import {
   type WalkedBody,
   walkBody,
 } from '../../../src/wire/vmstate/index.ts';
-import { feed, fixture, originOf, repository, STREAMS } from '../streams.ts';
+import { fixtures } from '../../support/repository.ts';
+import { feed, fixture, originOf, STREAMS } from '../streams.ts';
 import { type Sample, sample } from './samples.ts';
 
 const SEED = 20261120;
@@ -101,7 +102,7 @@ test('our VMDESC says of the configuration what that of QEMU says', async (t) =>
 });
 
 test('arrays of pointers: markers and elements of QEMU 11.1 share a name', () => {
-  const file = join(repository(), 'test/fixtures/vmdesc/nvme-11.1.json.gz');
+  const file = join(fixtures('vmdesc'), 'nvme-11.1.json.gz');
   const capture = JSON.parse(gunzipSync(readFileSync(file)).toString());
   const [device] = parseVmdesc(JSON.stringify({ page_size: 4096, devices: [capture.device] })).devices;
   const body = Buffer.from(capture.body, 'base64');

@@ -7,7 +7,7 @@
  * main may sleep, and little enough to be sent when the guest is stopped. A slot more is kept free for SYNC, which therefore always
  * has room.
  */
-import { multifdPagesMax } from '../wire/index.ts';
+import { multifdPagesMax } from '../wire/multifd/index.ts';
 
 export const SLOTS = 8;
 const RING_SLOTS = SLOTS + 1;

@@ -1,12 +1,18 @@
 /** One channel's thread as the main thread holds it. */
 import { closeSync } from 'node:fs';
-import { Worker } from 'node:worker_threads';
+import { SHARE_ENV, Worker, type WorkerOptions } from 'node:worker_threads';
 import { duplicate, shutdownConnection } from '../native/index.ts';
 import { type Control, Counter, controlOf, DESCRIPTOR, STOP, signal, Word } from './control-words.ts';
 import type { FromChannel } from './messages.ts';
 
-/** A thread allocates next to nothing; without limits each would keep a young generation of its own size. */
-const LIMITS = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 32 };
+const THREAD: WorkerOptions = {
+  execArgv: [],
+  env: SHARE_ENV,
+  // It allocates next to nothing; without limits each thread would keep a young generation of its own size.
+  resourceLimits: { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 32 },
+  // It is given a descriptor and closes it: nothing that Node should warn of.
+  trackUnmanagedFds: false,
+};
 
 const living = new Set<ChannelThread>();
 
@@ -56,7 +62,7 @@ export class ChannelThread {
       throw thrown;
     }
     const workerData = { ...start, ...more(this.control.shared) };
-    const worker = new Worker(entry, { name: start.name, workerData, execArgv: [], resourceLimits: LIMITS });
+    const worker = new Worker(entry, { ...THREAD, name: start.name, workerData });
     if (living.size === 0) process.on('exit', wakeAll);
     living.add(this);
     let crash: Error | undefined;

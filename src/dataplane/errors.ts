@@ -1,6 +1,6 @@
 import { asError, FerryError } from '../base/index.ts';
 import { NativeError, type NativeFault } from '../native/index.ts';
-import { isWireError, type WireFault } from '../wire/index.ts';
+import { isWireError, type WireFault } from '../wire/multifd/index.ts';
 
 /** `channel`: its number; `offset`: bytes of the channel before the place, its initial packet included. */
 export interface ChannelPlace {

@@ -1,5 +1,5 @@
 /** Everything that crosses the border of a channel's thread. What it is asked to do crosses in shared words: it never reads messages. */
-import type { MultifdCompression } from '../wire/index.ts';
+import type { MultifdCompression } from '../wire/multifd/index.ts';
 import type { ChannelFault } from './errors.ts';
 import type { SharedRam } from './shared-ram.ts';
 

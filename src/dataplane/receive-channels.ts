@@ -3,7 +3,7 @@
  * up to 8.0, every MULTIFD_FLUSH for later ones (qemu-wire 5.6). Which of them it is, is not known here.
  */
 import { assert } from '../base/index.ts';
-import { MULTIFD_INITIAL_BYTES } from '../wire/index.ts';
+import { MULTIFD_INITIAL_BYTES } from '../wire/multifd/index.ts';
 import { ChannelGroup, type ChannelInfo, type ChannelTotals } from './channel-group.ts';
 import { ChannelThread } from './channel-thread.ts';
 import { signal, Word } from './control-words.ts';

@@ -14,7 +14,7 @@ import {
   multifdPagesMax,
   unsupported,
   wireError,
-} from '../wire/index.ts';
+} from '../wire/multifd/index.ts';
 import { type Control, Counter, STOP, Word } from './control-words.ts';
 import { channelLabel } from './errors.ts';
 import type { ReceiveStart } from './messages.ts';

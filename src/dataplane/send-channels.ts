@@ -7,7 +7,7 @@
  */
 import { closeSync, writeSync } from 'node:fs';
 import { assert } from '../base/index.ts';
-import { encodeMultifdInitial, MULTIFD_INITIAL_BYTES } from '../wire/index.ts';
+import { encodeMultifdInitial, MULTIFD_INITIAL_BYTES } from '../wire/multifd/index.ts';
 import { type BatchRing, batchRingOf, SLOTS, SYNC, slotOf } from './batch-ring.ts';
 import { ChannelGroup, type ChannelInfo, type ChannelTotals } from './channel-group.ts';
 import { ChannelThread } from './channel-thread.ts';

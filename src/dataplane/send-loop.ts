@@ -6,7 +6,7 @@ import {
   multifdHeaderBytes,
   multifdPagesMax,
   writeMultifdHeader,
-} from '../wire/index.ts';
+} from '../wire/multifd/index.ts';
 import { Counter } from './control-words.ts';
 import type { SendStart } from './messages.ts';
 import { sharedBuffer } from './page-codecs/codec.ts';

@@ -14,7 +14,7 @@ function play(fd: number, bytes: Buffer): Promise<void> {
     const { workerData: { fd, bytes } } = require('node:worker_threads');
     for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at);
     closeSync(fd);`;
-  const thread = new Worker(code, { eval: true, workerData: { fd, bytes } });
+  const thread = new Worker(code, { eval: true, workerData: { fd, bytes }, trackUnmanagedFds: false });
   return new Promise((resolve, reject) => thread.once('exit', () => resolve()).once('error', reject));
 }
 

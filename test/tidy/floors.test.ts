@@ -25,6 +25,9 @@ const FLOORS: Readonly<Record<string, readonly string[]>> = {
   cli: ['base', 'wire', 'settings', 'transport', 'machine', 'inspect', 'qemu', 'migration', 'control', 'porcelain'],
 };
 
+/** A room's index is its door; this one is for threads, which would load all of wire for nothing. */
+const DOOR_FOR_THREADS = 'wire/multifd/index.ts';
+
 const files = readdirSync(SRC, { recursive: true, encoding: 'utf8' })
   .filter((name) => name.endsWith('.ts'))
   .map((name) => ({ name, text: readFileSync(join(SRC, name), 'utf8') }));
@@ -47,7 +50,8 @@ test('a room imports only what its floor allows, and only through the door', () 
       const other = roomOf(target);
       if (other === room) continue;
       if (!FLOORS[room].includes(other)) wrong.push(`${file.name} imports ${target}`);
-      else if (target !== `${other}/index.ts`) wrong.push(`${file.name} goes round the door: ${target}`);
+      else if (target !== `${other}/index.ts` && target !== DOOR_FOR_THREADS)
+        wrong.push(`${file.name} goes round the door: ${target}`);
     }
   }
   assert.deepEqual(wrong, []);

@@ -5,7 +5,7 @@
  * z_stream (64 bit), in u32 words:  0 next_in  2 avail_in  6 next_out  8 avail_out  12 msg  ...  112 bytes
  */
 import { addressOf, needLibc } from '../../native/index.ts';
-import { MULTIFD_COMPRESSED_BYTES_MAX, MULTIFD_PACKET_PAGES_BYTES } from '../../wire/index.ts';
+import { MULTIFD_COMPRESSED_BYTES_MAX, MULTIFD_PACKET_PAGES_BYTES } from '../../wire/multifd/index.ts';
 import { CodecRefusal } from '../errors.ts';
 import { type PageDecoder, type PageEncoder, putAddress, sharedBuffer } from './codec.ts';
 

@@ -7,7 +7,7 @@
 import { createRequire } from 'node:module';
 import { dirname } from 'node:path';
 import { addressOf, needLibc } from '../../native/index.ts';
-import { MULTIFD_COMPRESSED_BYTES_MAX, MULTIFD_PACKET_PAGES_BYTES } from '../../wire/index.ts';
+import { MULTIFD_COMPRESSED_BYTES_MAX, MULTIFD_PACKET_PAGES_BYTES } from '../../wire/multifd/index.ts';
 import { CodecRefusal, dataplaneError } from '../errors.ts';
 import { type PageDecoder, type PageEncoder, putAddress, sharedBuffer } from './codec.ts';
 

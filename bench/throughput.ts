@@ -48,9 +48,9 @@ async function measured(
   return { bytes, ms, cpuSeconds: cpu, extraBytes: extraOf === undefined ? 0 : peakResident(extraOf.pid) - RAM_BYTES };
 }
 
-async function qemuSource(uri: string, qemu: QemuProcess) {
+async function qemuSource(uri: string, qemu: QemuProcess, capability = 'return-path') {
   await qemu.qmp.execute('migrate-set-parameters', { 'max-bandwidth': 0 });
-  await qemu.qmp.execute('migrate-set-capabilities', { capabilities: [{ capability: 'return-path', state: true }] });
+  await qemu.qmp.execute('migrate-set-capabilities', { capabilities: [{ capability, state: true }] });
   await qemu.qmp.execute('migrate', { uri });
   return await migrated(qemu.qmp);
 }
@@ -123,6 +123,19 @@ const contenders: Contender[] = [
         return { ...moved, cpuSeconds: cpu, extraBytes: last.peak };
       } finally {
         await Promise.all([from.stop(), to.stop()]);
+        rmSync(file, { force: true });
+      }
+    },
+  },
+  {
+    name: 'QEMU 11.1 to its own mapped-ram file',
+    async run() {
+      const file = path('qemu-checkpoint');
+      const from = await startQemu(peer, ram, 'source');
+      try {
+        return await measured([from], undefined, () => qemuSource(`file:${file}`, from, 'mapped-ram'));
+      } finally {
+        await from.stop();
         rmSync(file, { force: true });
       }
     },

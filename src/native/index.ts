@@ -8,4 +8,5 @@ export * from './errors.ts';
 export { adviseHugePages } from './huge-pages.ts';
 export { addressOf, canVector, IO_VECTOR_MAX, IoVector } from './io-vector.ts';
 export { type Libc, needLibc } from './libc.ts';
+export { plainView } from './plain-view.ts';
 export * from './thread.ts';

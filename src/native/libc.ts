@@ -5,6 +5,8 @@ import { callFailed, NativeError } from './errors.ts';
 /** The C library's functions that are used here, with numbers for addresses. Linux on 64 bit only. */
 export interface Libc {
   readonly address: (bytes: Uint8Array) => number;
+  /** Memory that lies there, as an ArrayBuffer that does not own it. */
+  readonly view: (address: number, length: number) => ArrayBuffer;
   /** Of this thread's last failed call; to be read before anything else is called. */
   readonly errno: () => number;
   readonly madvise: (address: number, length: number, advice: number) => number;
@@ -38,6 +40,7 @@ function load(): Libc | null {
     const bind = <F>(prototype: string) => library.func(prototype) as unknown as F;
     return {
       address: (bytes) => Number(koffi.address(bytes)),
+      view: (address, length) => koffi.view(BigInt(address), length),
       errno: () => koffi.errno(),
       madvise: bind<Libc['madvise']>('int madvise(uintptr_t address, size_t length, int advice)'),
       readv: bind<Libc['readv']>('long readv(int fd, uintptr_t vector, int count)'),

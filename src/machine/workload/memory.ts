@@ -3,7 +3,7 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { newBitmap, nextSetBit, setBit, testBit } from '../../base/index.ts';
-import { addressOf, adviseHugePages, canVector } from '../../native/index.ts';
+import { addressOf, adviseHugePages, canVector, plainView } from '../../native/index.ts';
 import type { DirectSink, FreshRun } from '../../wire/index.ts';
 import type { PageWindow, RamSink } from '../machine.ts';
 import { CHUNK_BYTES, CHUNK_SHIFT, type Layout, PAGE_SIZE } from './layout.ts';
@@ -21,8 +21,9 @@ export class Memory {
     this.#windows = layout.blocks.map((block, index) => {
       const windows: PageWindow[] = [];
       for (let at = 0; at < block.usedLength; at += CHUNK_BYTES) {
-        const bytes = Buffer.from(this.shared[index]!, at, Math.min(CHUNK_BYTES, block.usedLength - at));
-        adviseHugePages(bytes);
+        const shared = Buffer.from(this.shared[index]!, at, Math.min(CHUNK_BYTES, block.usedLength - at));
+        adviseHugePages(shared);
+        const bytes = plainView(shared);
         windows.push({
           bytes,
           address: canVector() ? addressOf(bytes) : undefined,

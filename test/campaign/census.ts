@@ -12,7 +12,7 @@ export interface Census {
   readonly resources: readonly string[];
 }
 
-export function census(): Census {
+function look(): Census {
   const descriptors = readdirSync('/proc/self/fd').flatMap((fd) => {
     try {
       return [readlinkSync(`/proc/self/fd/${fd}`).replace(/\d{2,}/, 'N')];
@@ -29,12 +29,23 @@ export function census(): Census {
 }
 
 const SETTLE_MS = 5_000;
+const STILL_MS = 100;
 
-/** What is closed takes a moment to be gone; then the process must hold what it held before. */
+/** What the process holds once that does not change any more: what has just been closed takes a moment to be gone. */
+export async function census(): Promise<Census> {
+  for (let before = look(); ; ) {
+    await pause(STILL_MS);
+    const now = look();
+    if (isDeepStrictEqual(now, before)) return now;
+    before = now;
+  }
+}
+
+/** After a moment the process must hold what it held before. */
 export async function expectCensus(before: Census): Promise<void> {
   const deadlineMs = performance.now() + SETTLE_MS;
   for (;;) {
-    const now = census();
+    const now = look();
     if (isDeepStrictEqual(now, before)) return;
     if (performance.now() > deadlineMs) assert.deepEqual(now, before, 'something was left behind');
     await pause(10);

@@ -1,4 +1,5 @@
 /** A TCP link that is cut at a place of the stream: at a byte counted from its beginning, or from a landmark that only the run itself can tell. */
+import assert from 'node:assert/strict';
 import type { Address } from '../../src/transport/index.ts';
 import { type CutDirection, type CutProxy, cutProxy } from '../support/cut-proxy.ts';
 import type { Random } from './random.ts';
@@ -96,6 +97,15 @@ export class CutLink {
     clearTimeout(this.#timer);
     await this.#proxy.close();
   }
+}
+
+/** What a run that was not cut says about the places of the next ones. */
+export function measuredBy({ tap, said }: CutLink): Measured {
+  const { end, eof, total } = tap.landmarks;
+  const ramEnd = tap.landmarks['ram-end'];
+  assert(end !== undefined && ramEnd !== undefined && eof !== undefined && total !== undefined);
+  assert(end < ramEnd && ramEnd < eof && eof < total && said > 0, 'landmarks in order');
+  return { end, 'ram-end': ramEnd, eof, total, said };
 }
 
 /** Which part of the stream the cut lay in, by the landmarks of that run. */

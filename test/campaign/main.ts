@@ -5,9 +5,12 @@
  */
 import { parseArgs } from 'node:util';
 import { type Campaign, renderReport, runCampaign } from './campaign.ts';
+import { crowd } from './crowd.ts';
 import { embeddedCuts } from './embedded-cuts.ts';
+import { kills } from './kills.ts';
 import { qemuCuts } from './qemu-cuts.ts';
 import { restoreCuts } from './restore-cuts.ts';
+import { strangers } from './strangers.ts';
 
 interface Entry {
   readonly campaign: Campaign<never>;
@@ -18,6 +21,9 @@ const CAMPAIGNS: Readonly<Record<string, Entry>> = {
   cuts: { campaign: embeddedCuts as Campaign<never>, count: 200 },
   'cuts-qemu': { campaign: qemuCuts() as Campaign<never>, count: 200 },
   'cuts-restore': { campaign: restoreCuts() as Campaign<never>, count: 60 },
+  kills: { campaign: kills() as Campaign<never>, count: 100 },
+  strangers: { campaign: strangers as Campaign<never>, count: 300 },
+  crowd: { campaign: crowd as Campaign<never>, count: 30 },
 };
 
 const { values, positionals } = parseArgs({

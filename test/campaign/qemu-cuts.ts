@@ -13,7 +13,7 @@ import { Settings } from '../../src/settings/index.ts';
 import { parseAddress } from '../../src/transport/index.ts';
 import type { Campaign, Rig, Row } from './campaign.ts';
 import { type Census, census, expectCensus } from './census.ts';
-import { type Cut, CutLink, drawCut, type Measured, partOf } from './cut-link.ts';
+import { type Cut, CutLink, drawCut, type Measured, measuredBy, partOf } from './cut-link.ts';
 import { codesOf, expectWhere } from './errors.ts';
 import {
   CounterSink,
@@ -40,8 +40,8 @@ interface QemuCut {
 interface Ends {
   readonly qemu: QmpMigrationInfo;
   readonly outcome: Outcome;
-  readonly cutAt: number | undefined;
-  readonly measured: Partial<Measured>;
+  /** Closed already. */
+  readonly link: CutLink;
   /** The guest's counters in the pages that QEMU has sent. */
   readonly sent: Uint32Array;
 }
@@ -79,7 +79,7 @@ class QemuCutRig implements Rig<QemuCut> {
         rig.#sources.set(peer.name, { qemu, measured: {} as Measured });
         rig.#sources.set(peer.name, { qemu, measured: await rig.#measure(qemu) });
       }
-      rig.#census = census();
+      rig.#census = await census();
       return rig;
     } catch (error) {
       await rig.dispose();
@@ -99,12 +99,13 @@ class QemuCutRig implements Rig<QemuCut> {
     const guest = await this.#judge(qemu, ends, cut);
     await expectCensus(this.#census!);
     if (++this.#cases % WHOLE_EVERY === 0) await expectWhole(qemu);
-    if (ends.cutAt === undefined) return undefined;
+    const { cutAt, tap } = ends.link;
+    if (cutAt === undefined) return undefined;
     return {
       qemu: peer,
-      place: partOf(cut, ends.cutAt, ends.measured),
+      place: partOf(cut, cutAt, tap.landmarks),
       how: cut.how,
-      at: `byte ${ends.cutAt}`,
+      at: `byte ${cutAt}`,
       guest,
       'vmferry says': ends.outcome.error === undefined ? 'completed' : codesOf(ends.outcome.error),
     };
@@ -116,16 +117,13 @@ class QemuCutRig implements Rig<QemuCut> {
   }
 
   async #measure(qemu: QemuProcess): Promise<Measured> {
-    const { qemu: info, outcome, measured, sent } = await this.#save(qemu, 0, undefined);
+    const { qemu: info, outcome, link, sent } = await this.#save(qemu, 0, undefined);
     if (info.status !== 'completed' || outcome.status !== 'completed') {
       throw new Error(`a whole migration failed: ${info['error-desc'] ?? ''}; ${explain(outcome.error)}`);
     }
     await this.#expectFile(qemu, sent);
     await qemu.qmp.execute('cont');
-    const { end, eof, total, said } = measured;
-    const ramEnd = measured['ram-end'];
-    assert(end !== undefined && ramEnd !== undefined && eof !== undefined && total !== undefined && said !== undefined);
-    return { end, 'ram-end': ramEnd, eof, total, said };
+    return measuredBy(link);
   }
 
   async #save({ qmp }: QemuProcess, maxBandwidth: number, cut: Cut | undefined): Promise<Ends> {
@@ -157,8 +155,7 @@ class QemuCutRig implements Rig<QemuCut> {
         receiving,
       ]);
       assert(!giveUp.signal.aborted, 'vmferry did not end by itself');
-      const measured = { ...link.tap.landmarks, said: link.said };
-      return { qemu, outcome, cutAt: link.cutAt, measured, sent: sink.counters };
+      return { qemu, outcome, link, sent: sink.counters };
     } finally {
       clearTimeout(deadline);
       giveUp.abort();

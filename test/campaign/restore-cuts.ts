@@ -17,7 +17,7 @@ import { connect, parseAddress } from '../../src/transport/index.ts';
 import { testSettings } from '../support/move.ts';
 import type { Campaign, Rig, Row } from './campaign.ts';
 import { type Census, census, expectCensus } from './census.ts';
-import { type Cut, CutLink, drawCut, type Measured, partOf } from './cut-link.ts';
+import { type Cut, CutLink, drawCut, type Measured, measuredBy, partOf } from './cut-link.ts';
 import { inTime } from './deadline.ts';
 import { codesOf, expectWhere } from './errors.ts';
 import { expectArrived, isMoment, provedPeers, readGuest, startQemu } from './qemu-guest.ts';
@@ -36,8 +36,8 @@ interface RestoreCut {
 
 interface Ends {
   readonly result: OutgoingResult;
-  readonly cutAt: number | undefined;
-  readonly measured: Partial<Measured>;
+  /** Closed already. */
+  readonly link: CutLink;
 }
 
 interface Checkpoint {
@@ -69,7 +69,7 @@ class RestoreCutRig implements Rig<RestoreCut> {
     const rig = new RestoreCutRig(await mkdtemp(join(tmpdir(), 'vmferry-cuts-')));
     try {
       for (const peer of peers) await rig.#prepare(peer);
-      rig.#census = census();
+      rig.#census = await census();
       return rig;
     } catch (error) {
       await rig.dispose();
@@ -94,12 +94,13 @@ class RestoreCutRig implements Rig<RestoreCut> {
       assert.deepEqual({ mtimeMs, size }, { mtimeMs: before.mtimeMs, size: before.size }, 'the checkpoint has changed');
       await qemu.stop();
       await expectCensus(this.#census!);
-      if (ends.cutAt === undefined) return undefined;
+      const { cutAt, tap } = ends.link;
+      if (cutAt === undefined) return undefined;
       return {
         qemu: name,
-        place: partOf(cut, ends.cutAt, ends.measured),
+        place: partOf(cut, cutAt, tap.landmarks),
         how: cut.how,
-        at: `byte ${ends.cutAt}`,
+        at: `byte ${cutAt}`,
         QEMU: what,
         'vmferry says': ends.result.status === 'completed' ? 'completed' : codesOf(ends.result.error),
       };
@@ -128,17 +129,10 @@ class RestoreCutRig implements Rig<RestoreCut> {
     }
     const destination = await startQemu(peer, { incoming: true });
     try {
-      const { result, measured } = await restoreOver(destination, file, undefined, false);
+      const { result, link } = await restoreOver(destination, file, undefined, false);
       if (result.status !== 'completed') throw new Error(`a whole restore failed: ${explain(result.error)}`);
       await expectArrived(destination);
-      const { end, eof, total, said } = measured;
-      const ramEnd = measured['ram-end'];
-      assert(end !== undefined && ramEnd !== undefined && eof !== undefined && total !== undefined);
-      this.#checkpoints.set(peer.name, {
-        peer,
-        file,
-        measured: { end, 'ram-end': ramEnd, eof, total, said: said! },
-      });
+      this.#checkpoints.set(peer.name, { peer, file, measured: measuredBy(link) });
     } finally {
       await destination.stop();
     }
@@ -172,7 +166,7 @@ async function restoreOver(qemu: QemuProcess, file: string, cut: Cut | undefined
       returnPath: () => true,
     });
     const result = await inTime(migration.run(), DEADLINE_MS);
-    return { result, cutAt: link.cutAt, measured: { ...link.tap.landmarks, said: link.said } };
+    return { result, link };
   } finally {
     await machine.close();
     await link.close();
@@ -180,14 +174,14 @@ async function restoreOver(qemu: QemuProcess, file: string, cut: Cut | undefined
 }
 
 /** Throws what is wrong; else says what became of QEMU. */
-async function judge(qemu: QemuProcess, { result, measured }: Ends): Promise<string> {
+async function judge(qemu: QemuProcess, { result, link }: Ends): Promise<string> {
   const state = await decided(qemu);
   if (result.status !== 'completed') expectWhere(result.error);
   if (state !== 'running') {
     assert(result.status === 'failed', `QEMU is ${state}, vmferry says ${result.status}`);
     return state;
   }
-  assert(measured.eof !== undefined, 'QEMU runs a guest that has not arrived');
+  assert(link.tap.landmarks.eof !== undefined, 'QEMU runs a guest that has not arrived');
   if (result.status !== 'completed') assert.match(codesOf(result.error), /^MIGRATION_UNCONFIRMED/);
   await expectArrived(qemu);
   return 'runs the whole guest';

@@ -1,0 +1,242 @@
+/**
+ * Two embedded machines and migrations between them that are cut, cancelled, or go well. Whatever happens: the guest runs on at most one
+ * side; before the commit point the source has it; the error says where.
+ */
+import assert from 'node:assert/strict';
+import { setTimeout as pause } from 'node:timers/promises';
+import { explain, FerryError } from '../../src/base/index.ts';
+import { createWorkload, type WorkloadMachine, type WorkloadOptions } from '../../src/machine/index.ts';
+import {
+  IncomingMigration,
+  type IncomingResult,
+  OutgoingMigration,
+  type OutgoingResult,
+} from '../../src/migration/index.ts';
+import type { Settings } from '../../src/settings/index.ts';
+import { connect, type Listener, listen } from '../../src/transport/index.ts';
+import { testSettings } from '../support/move.ts';
+import { type Cut, CutLink, type Measured, measuredBy } from './cut-link.ts';
+import { inTime } from './deadline.ts';
+import { codesOf, expectWhere } from './errors.ts';
+
+const MIB = 1024 * 1024;
+/** A migration takes a fifth of a second; on a busy machine it may take this long, cut or not, ms. */
+const DEADLINE_MS = 30_000;
+/** Two PONGs on the return path: the first PING is answered at the start, the last when all devices are loaded. */
+const ANSWERS_BYTES = 16;
+
+export interface MoveParameters {
+  readonly cut?: Cut;
+  /** After the start, if it is not over by then. */
+  readonly cancelAfterMs?: number;
+  readonly maxBandwidth?: number;
+  readonly xbzrle?: boolean;
+  /** pause-before-switchover, and on at once. */
+  readonly pauses?: boolean;
+}
+
+export interface Ends {
+  readonly source: OutgoingResult;
+  readonly destination: IncomingResult;
+  /** The destination's answer to the PING behind the last device was let through: from then on the source may pass the commit point. */
+  readonly answered: boolean;
+  /** The EOF byte came out of the source: it may not take its guest back by itself any more. */
+  readonly pastCommit: boolean;
+  readonly cutAt: number | undefined;
+  readonly landmarks: CutLink['tap']['landmarks'];
+  readonly runsAt: 'source' | 'destination' | 'nobody until cont';
+}
+
+export class EmbeddedPair {
+  #source: WorkloadMachine;
+  #destination: WorkloadMachine;
+  #measured: Measured | undefined;
+  #violation: string | undefined;
+
+  private constructor(source: WorkloadMachine, destination: WorkloadMachine) {
+    this.#source = source;
+    this.#destination = destination;
+  }
+
+  /** The guest runs, and has moved once. */
+  static async open(options: WorkloadOptions): Promise<EmbeddedPair> {
+    const source = await createWorkload(options);
+    const destination = await createWorkload({ ...options, incoming: true });
+    const pair = new EmbeddedPair(source, destination);
+    try {
+      await source.resume();
+      await pair.moveWhole();
+      return pair;
+    } catch (error) {
+      await pair.dispose();
+      throw error;
+    }
+  }
+
+  /** Of the last whole move. */
+  get measured(): Measured {
+    assert(this.#measured !== undefined);
+    return this.#measured;
+  }
+
+  /** One migration, judged: throws what is wrong. Afterwards the guest runs in what is the source then. */
+  async move(parameters: MoveParameters): Promise<Ends> {
+    const ends = await this.#migrate(parameters);
+    return { ...ends, runsAt: await this.#judge(ends) };
+  }
+
+  /** A migration that must go well; then every page and register is verified. */
+  async moveWhole(): Promise<void> {
+    const { source, destination, measured } = await this.#migrate({});
+    if (source.status !== 'completed') {
+      throw new Error(`a whole migration failed: ${explain(source.error)}; there: ${explain(destination.error)}`);
+    }
+    this.#measured = measured();
+    const machine = this.#destination;
+    await machine.stop('paused');
+    const { pagesBad, registersBad, bad, pagesChecked } = await machine.verify();
+    assert(pagesChecked > 0);
+    assert.deepEqual({ pagesBad, registersBad, bad }, { pagesBad: 0, registersBad: [], bad: [] });
+    await machine.resume();
+    await this.#swap();
+  }
+
+  async dispose(): Promise<void> {
+    await Promise.all([this.#source.dispose(), this.#destination.dispose()]);
+  }
+
+  async #migrate(parameters: MoveParameters) {
+    const { cut, cancelAfterMs, maxBandwidth = 0, xbzrle = false, pauses = false } = parameters;
+    const settings = testSettings((s) => {
+      s.setParameters({ 'max-bandwidth': maxBandwidth, 'downtime-limit': 5, 'xbzrle-cache-size': 16 * MIB });
+      s.setCapabilities([
+        { capability: 'xbzrle', state: xbzrle },
+        { capability: 'pause-before-switchover', state: pauses },
+      ]);
+    });
+    const listener = await listen({ kind: 'tcp', host: '127.0.0.1', port: 0 });
+    const link = await CutLink.open(listener.address, cut);
+    const outgoing = this.#outgoing(link, settings);
+    const running = Promise.all([outgoing.run(), this.#incoming(settings, listener).run()]);
+    const timer = cancelAfterMs === undefined ? undefined : setTimeout(() => cancel(outgoing), cancelAfterMs);
+    try {
+      const [source, destination] = await inTime(running, DEADLINE_MS);
+      const { landmarks } = link.tap;
+      return {
+        source,
+        destination,
+        answered: link.said >= ANSWERS_BYTES,
+        pastCommit: landmarks.eof !== undefined,
+        cutAt: link.cutAt,
+        landmarks,
+        measured: () => measuredBy(link),
+      };
+    } finally {
+      clearTimeout(timer);
+      listener.close();
+      await link.close();
+    }
+  }
+
+  #outgoing(link: CutLink, settings: Settings): OutgoingMigration {
+    const migration: OutgoingMigration = new OutgoingMigration({
+      machine: this.#source,
+      settings,
+      connect: (signal) => connect(link.address, { signal }),
+      returnPath: () => true,
+      observer: {
+        status: (status) => {
+          if (status === 'pre-switchover') setImmediate(() => migration.status === status && migration.continue());
+        },
+        resumed: () => this.#expectAlone('resumed', this.#destination),
+      },
+    });
+    return migration;
+  }
+
+  #incoming(settings: Settings, listener: Listener): IncomingMigration {
+    return new IncomingMigration({
+      machine: this.#destination,
+      settings,
+      accept: async (signal) => {
+        try {
+          return await listener.accept(signal);
+        } finally {
+          listener.close();
+        }
+      },
+      takesAnyMachine: false,
+      observer: { started: () => this.#expectAlone('started', this.#source) },
+    });
+  }
+
+  /** Noted and not thrown: an observer's error might be taken for one of the migration. */
+  #expectAlone(event: string, other: WorkloadMachine): void {
+    if (other.runState === 'running') this.#violation = `the guest was ${event} at one end while it ran at the other`;
+  }
+
+  async #judge({ source, destination, answered, pastCommit }: Omit<Ends, 'runsAt'>): Promise<Ends['runsAt']> {
+    const [from, to] = [this.#source, this.#destination];
+    assert.equal(this.#violation, undefined);
+    if (destination.status === 'completed') {
+      assert.equal(to.runState, 'running', 'the destination has completed');
+      assert.equal(from.runState, 'postmigrate', 'the destination runs');
+      if (source.status !== 'completed') expectUnconfirmed(source.error);
+      await expectOnly(to, from);
+      await this.#swap();
+      return 'destination';
+    }
+    assert.equal(to.runState, 'inmigrate', 'the destination has failed');
+    assert.equal(to.dirtyLog, undefined, 'the destination has failed, but keeps memory');
+    assert(destination.error !== undefined);
+    expectWhere(destination.error);
+    assert(source.status !== 'completed', 'the destination has failed, but the source says completed');
+    if (from.runState === 'running') {
+      if (source.status === 'failed') expectWhere(source.error);
+      if (pastCommit) assert.match(codesOf(source.error), /MIGRATION_PEER_FAILED/, 'taken back after the commit point');
+      await expectOnly(from, to);
+      return 'source';
+    }
+    assert(answered, `before the commit point the source must run again; it is ${from.runState}`);
+    assert.equal(from.runState, 'postmigrate');
+    expectUnconfirmed(source.error);
+    // As the message says: the destination has ended, so here it may run.
+    await from.resume();
+    await expectOnly(from, to);
+    return 'nobody until cont';
+  }
+
+  async #swap(): Promise<void> {
+    [this.#source, this.#destination] = [this.#destination, this.#source];
+    await this.#destination.awaitIncoming();
+  }
+}
+
+function cancel(migration: OutgoingMigration): void {
+  try {
+    migration.cancel();
+  } catch (error) {
+    assert(error instanceof FerryError && error.code === 'MIGRATION_STATE');
+  }
+}
+
+function expectUnconfirmed(error: Error): void {
+  assert(error instanceof FerryError);
+  assert.equal(error.code, 'MIGRATION_UNCONFIRMED');
+  assert.match(error.message, /may run there.*stays stopped here.*'cont'/);
+  expectWhere(error);
+}
+
+/** The guest of one machine works, that of the other does not. */
+async function expectOnly(runs: WorkloadMachine, stands: WorkloadMachine): Promise<void> {
+  assert.equal(runs.runState, 'running');
+  assert.notEqual(stands.runState, 'running');
+  const before = stands.statistics.operations;
+  const from = runs.statistics.operations;
+  const deadlineMs = performance.now() + DEADLINE_MS;
+  while (runs.statistics.operations < from + 20) {
+    assert(performance.now() < deadlineMs, 'the guest does not work');
+    await pause(2);
+  }
+  assert.equal(stands.statistics.operations, before, 'the other guest works too');
+}

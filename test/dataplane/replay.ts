@@ -1,0 +1,56 @@
+/** A captured multifd migration through our receiving threads: the memory, by the blocks of its stream. */
+import type { TestContext } from 'node:test';
+import { Worker } from 'node:worker_threads';
+import type { ChannelTotals, PageCompression, ReceiveChannels, SharedRam } from '../../src/dataplane/index.ts';
+import { type MultifdCapture, packetsOf, replayMain } from '../support/multifd-captures.ts';
+import { bytesOf, PAGE, pairs, receiverBehindInitial } from './support.ts';
+
+export interface Replayed {
+  readonly ram: SharedRam;
+  /** Points of the main stream where the channels met. */
+  readonly points: number;
+  readonly totals: ChannelTotals;
+}
+
+export async function replay(t: TestContext, capture: MultifdCapture): Promise<Replayed> {
+  const links = pairs(capture.channels.length);
+  const played = capture.channels.map((bytes, channel) => play(links[channel]![0], packetsOf(bytes)));
+  let ram: SharedRam | undefined;
+  let opening: Promise<ReceiveChannels> | undefined;
+  const { points } = await replayMain(
+    capture.main,
+    (list) => {
+      const made: SharedRam = {
+        pageSize: PAGE,
+        blocks: list.map(({ idstr, usedLength }) => {
+          return { idstr, usedLength, memory: new SharedArrayBuffer(usedLength), byteOffset: 0 };
+        }),
+      };
+      const fds = links.map(([, fd]) => fd);
+      opening = receiverBehindInitial(t, fds, made, { compression: capture.method as PageCompression });
+      ram = made;
+      return {
+        page: (block, offset, from, at) => void from.copy(bytesOf(made, block), offset, at, at + PAGE),
+        zero: (block, offset) => void bytesOf(made, block).fill(0, offset, offset + PAGE),
+        read() {},
+      };
+    },
+    async () => (await opening!).meet(),
+  );
+  const channels = await opening!;
+  await channels.finish();
+  channels.close();
+  await Promise.all(played);
+  return { ram: ram!, points, totals: channels.totals };
+}
+
+/** Writes, from a thread, to a socket that nobody may read yet, then ends it. */
+function play(fd: number, bytes: Buffer): Promise<void> {
+  const code = `
+    const { closeSync, writeSync } = require('node:fs');
+    const { workerData: { fd, bytes } } = require('node:worker_threads');
+    for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at);
+    closeSync(fd);`;
+  const thread = new Worker(code, { eval: true, workerData: { fd, bytes }, trackUnmanagedFds: false });
+  return new Promise((resolve, reject) => thread.once('exit', () => resolve()).once('error', reject));
+}

@@ -171,7 +171,8 @@ export class IncomingMigration {
       direct?.chunkRead();
       const chunk = waiting ?? (await this.#read(channel));
       if (chunk === 'silence') {
-        if (this.#ended) break;
+        // A description that has begun is not suppressed: the link has come to a stop in it.
+        if (this.#ended && input.reader.available === 0) break;
         parser.assumeSilent();
       } else if (chunk !== null) {
         input.add(chunk);

@@ -59,7 +59,8 @@ export class ReturnPathReader {
         if (chunk === null) {
           throw new MigrationError(
             { code: 'MIGRATION_PEER_GONE', phase: 'return path' },
-            `${this.#channel.label}: the destination closed the connection after ${input.reader.offset} bytes of return path`,
+            `${this.#channel.label}: the destination closed the connection when ${this.#channel.counters.bytesWritten} bytes had been sent ` +
+              `and ${input.reader.offset} bytes of return path had come`,
           );
         }
         input.add(chunk);

@@ -35,6 +35,8 @@ if (entry === undefined) {
   console.error(`which campaign? ${Object.keys(CAMPAIGNS).join(', ')}`);
   process.exit(2);
 }
+// An orderly exit takes the QEMUs along.
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(130));
 const seed = Number(values.seed ?? Date.now() % 1_000_000);
 const count = Number(values.count ?? entry.count);
 console.log(`seed ${seed}, ${count} cases`);

@@ -19,7 +19,7 @@ export const LINUX_GUESTS: readonly LinuxGuest[] = [
   { name: 'linux-pc-2cpu', machine: 'pc', cpus: 2, devices: ['virtio-net'] },
   { name: 'linux-q35-virtio', machine: 'q35', cpus: 1, devices: ['virtio-net', 'virtio-blk'] },
   { name: 'linux-q35-2cpu', machine: 'q35', cpus: 2, devices: ['virtio-net', 'virtio-blk', 'usb', 'e1000'] },
-  { name: 'linux-q35-dimm', machine: 'q35', cpus: 1, devices: ['dimm', 'virtio-blk'] },
+  { name: 'linux-q35-numa', machine: 'q35', cpus: 1, devices: ['numa', 'virtio-blk'] },
 ];
 
 /** The Linux guest is moved by these roles: the engine against QEMU in both directions, and driving two QEMUs. */

@@ -67,7 +67,7 @@ export interface LinuxGuest {
   readonly cpus: number;
   readonly devices: readonly LinuxDevice[];
 }
-export type LinuxDevice = 'virtio-net' | 'virtio-blk' | 'e1000' | 'usb' | 'dimm';
+export type LinuxDevice = 'virtio-net' | 'virtio-blk' | 'e1000' | 'usb' | 'numa';
 
 export type MachineKind = 'pc' | 'q35';
 

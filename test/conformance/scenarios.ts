@@ -246,10 +246,11 @@ export const SCENARIOS: readonly Scenario[] = [
     id: 'destination-dies/device',
     title: 'the destination dies when all has been sent and before it has said that it has taken it',
     roles: ['reference', 'destination'],
-    transport: 'unix',
+    transport: 'tcp',
     capabilities: ['return-path', 'pause-before-switchover'],
-    // So that what is left fits the socket's buffer: QEMU's monitor hangs while its last pages cannot be written.
+    // What is left must fit the socket's buffer: QEMU's monitor hangs while its last pages cannot be written.
     stopped: true,
+    parameters: { 'downtime-limit': 0 },
     steps: [
       { wait: 'pre-switchover' },
       { act: 'freeze-destination' },

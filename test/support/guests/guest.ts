@@ -51,7 +51,7 @@ export interface LinuxOptions {
   readonly cpus: number;
   /** MiB that the guest fills, checks and rewrites. */
   readonly workMb: number;
-  readonly devices: readonly ('virtio-net' | 'virtio-blk' | 'e1000' | 'usb' | 'dimm')[];
+  readonly devices: readonly ('virtio-net' | 'virtio-blk' | 'e1000' | 'usb' | 'numa')[];
 }
 
 /** Why there is no Linux guest here; undefined if there is. */
@@ -65,7 +65,7 @@ export function linuxGuestMissing(): string | undefined {
 export function linuxGuest({ cpus, workMb, devices }: LinuxOptions): Guest {
   const kernel = join(peersDirectory(), 'linux-guest');
   return {
-    memory: devices.includes('dimm') ? '192M,slots=2,maxmem=1G' : '192M',
+    memory: devices.includes('numa') ? '256M' : '192M',
     async args(_folder, shared) {
       const disk = join(shared, 'disk.img');
       if (devices.includes('virtio-blk') && !existsSync(disk)) await writeFile(disk, Buffer.alloc(4 * 1024 * 1024));
@@ -74,7 +74,11 @@ export function linuxGuest({ cpus, workMb, devices }: LinuxOptions): Guest {
         'virtio-blk': ['-drive', `if=none,id=disk0,format=raw,file=${disk}`, '-device', 'virtio-blk-pci,drive=disk0'],
         e1000: ['-netdev', 'user,id=net1,restrict=on', '-device', 'e1000,netdev=net1'],
         usb: ['-device', 'nec-usb-xhci,id=xhci', '-device', 'usb-tablet,bus=xhci.0'],
-        dimm: ['-object', 'memory-backend-ram,id=mem1,size=128M', '-device', 'pc-dimm,id=dimm1,memdev=mem1'],
+        // Two RAM blocks that carry the names of their backends.
+        numa: ['mem0', 'mem1'].flatMap((id) => [
+          ...['-object', `memory-backend-ram,id=${id},size=128M`],
+          ...['-numa', `node,memdev=${id}`],
+        ]),
       };
       return [
         ...['-smp', String(cpus), '-kernel', join(kernel, 'vmlinuz'), '-initrd', join(kernel, 'initrd.gz')],

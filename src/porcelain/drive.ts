@@ -7,6 +7,9 @@ import type { Peer } from './peer.ts';
 
 /** How often query-migrate is asked, ms. */
 const POLL_MS = 100;
+/** A QEMU says that its migration is over a moment before it leaves finish-migrate, and refuses cont until then; longest wait, ms. */
+const FINALIZE_MS = 10_000;
+const FINALIZE_POLL_MS = 10;
 
 export interface DriveOptions {
   readonly uri: string;
@@ -26,7 +29,10 @@ export async function driveSource(source: Peer, { uri, signal, progress }: Drive
   for (;;) {
     const info = await source.execute('query-migrate');
     progress?.(progressOf(info));
-    if (info.status !== undefined && ENDED.has(info.status)) return info;
+    if (info.status !== undefined && ENDED.has(info.status)) {
+      await finalized(source);
+      return info;
+    }
     if (signal?.aborted === true && !cancelled) {
       cancelled = true;
       // Refused means too late: the guest has been handed over. The state that comes next says how it ended.
@@ -34,6 +40,12 @@ export async function driveSource(source: Peer, { uri, signal, progress }: Drive
     }
     await pause(POLL_MS, undefined, cancelled ? {} : { signal }).catch(() => {});
   }
+}
+
+/** Returns when the process has put its guest where the migration's end wants it: postmigrate, or running again. */
+async function finalized(source: Peer): Promise<void> {
+  const deadline = performance.now() + FINALIZE_MS;
+  while ((await source.state()) === 'finish-migrate' && performance.now() < deadline) await pause(FINALIZE_POLL_MS);
 }
 
 /** The error of a migration that ended otherwise than completed, in the peer's words. */

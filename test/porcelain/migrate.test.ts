@@ -53,6 +53,27 @@ test('failed before the switchover: the guest stays; the destination says why an
   assert.equal(destination.did('quit').length, 1);
 });
 
+test('a source that is about to leave finish-migrate is waited for: it would refuse cont', async (t) => {
+  const { source, destination } = await pair(t);
+  let looks = 0;
+  source.on['migrate'] = () => {
+    source.status = 'finish-migrate';
+    source.migration = FAILED;
+    destination.migration = { status: 'failed' };
+  };
+  source.on['query-status'] = () => {
+    if (source.status === 'finish-migrate' && ++looks > 3) source.status = 'postmigrate';
+    return { running: source.status === 'running', status: source.status };
+  };
+  source.on['cont'] = () => {
+    if (source.status === 'finish-migrate') throw new Refusal('Migration is not finalized yet');
+    source.status = 'running';
+  };
+  const outcome = await move(source, destination);
+  assert.equal(outcome.source, 'running');
+  assert.match(outcome.message, /was set running on the source again/);
+});
+
 test('unconfirmed, and the destination runs: it is completed', async (t) => {
   const { source, destination } = await pair(t);
   source.on['migrate'] = () => {

@@ -17,7 +17,7 @@ import { move, testSettings } from '../support/move.ts';
 import { VmferryCommand } from '../support/vmferry-cli.ts';
 import type { Campaign, Rig, Row } from './campaign.ts';
 import { inTime } from './deadline.ts';
-import { expectMoment, expectWorks, provedPeers, readGuest, startQemu } from './qemu-guest.ts';
+import { expectMoment, expectWorks, finalState, provedPeers, readGuest, startQemu } from './qemu-guest.ts';
 import type { Random } from './random.ts';
 
 const MIB = 1024 * 1024;
@@ -214,7 +214,7 @@ class KillRig implements Rig<Kill> {
     const file = await this.#expectFile(status === 'completed', async (path) =>
       expectMoment(qemu, await readGuest(path)),
     );
-    const { running } = await qmp.execute('query-status');
+    const running = (await finalState(qemu)) === 'running';
     assert.equal(running, status !== 'completed', `the migration is ${status}`);
     if (!running) await qmp.execute('cont');
     await expectWorks(qemu);

@@ -118,7 +118,8 @@ export class EmbeddedPair {
     const link = await CutLink.open(listener.address, cut);
     const outgoing = this.#outgoing(link, settings);
     const running = Promise.all([outgoing.run(), this.#incoming(settings, listener).run()]);
-    const timer = cancelAfterMs === undefined ? undefined : setTimeout(() => cancel(outgoing), cancelAfterMs);
+    const timer =
+      cancelAfterMs === undefined ? undefined : setTimeout(() => orTooLate(() => outgoing.cancel()), cancelAfterMs);
     try {
       const [source, destination] = await inTime(running, DEADLINE_MS);
       const { landmarks } = link.tap;
@@ -146,7 +147,7 @@ export class EmbeddedPair {
       returnPath: () => true,
       observer: {
         status: (status) => {
-          if (status === 'pre-switchover') setImmediate(() => migration.status === status && migration.continue());
+          if (status === 'pre-switchover') setImmediate(() => orTooLate(() => migration.continue()));
         },
         resumed: () => this.#expectAlone('resumed', this.#destination),
       },
@@ -212,9 +213,10 @@ export class EmbeddedPair {
   }
 }
 
-function cancel(migration: OutgoingMigration): void {
+/** What one asks of a migration may come when it is over, or has failed already. */
+function orTooLate(ask: () => void): void {
   try {
-    migration.cancel();
+    ask();
   } catch (error) {
     assert(error instanceof FerryError && error.code === 'MIGRATION_STATE');
   }

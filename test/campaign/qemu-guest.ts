@@ -1,4 +1,5 @@
 /** QEMUs with the boot program, as the campaigns with QEMU have them. */
+import { setTimeout as pause } from 'node:timers/promises';
 import { CheckpointReader } from '../../src/machine/index.ts';
 import { findPeers, type QemuPeer, QemuProcess, REQUIRED_PEERS } from '../../src/qemu/index.ts';
 import type { RamSink } from '../../src/wire/index.ts';
@@ -11,6 +12,7 @@ const GUEST = bootGuest(PROGRAM);
 /** Every version has it. */
 const MACHINE = 'pc-i440fx-7.2';
 const PASS_TIMEOUT_MS = 30_000;
+const FINALIZE_TIMEOUT_MS = 10_000;
 
 /** The QEMUs that vmferry is proved against, as far as this machine has them. */
 export async function provedPeers(): Promise<QemuPeer[]> {
@@ -37,6 +39,16 @@ export async function startQemu(peer: QemuPeer, { incoming = false } = {}): Prom
   } catch (error) {
     await qemu.stop();
     throw error;
+  }
+}
+
+/** A QEMU says that its migration is over a moment before it leaves finish-migrate; its state from then on. */
+export async function finalState({ qmp }: QemuProcess): Promise<string> {
+  const deadlineMs = performance.now() + FINALIZE_TIMEOUT_MS;
+  for (;;) {
+    const { status } = await qmp.execute('query-status');
+    if (status !== 'finish-migrate' || performance.now() > deadlineMs) return status;
+    await pause(5);
   }
 }
 

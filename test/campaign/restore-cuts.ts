@@ -20,7 +20,7 @@ import { type Census, census, expectCensus } from './census.ts';
 import { type Cut, CutLink, drawCut, type Measured, measuredBy, partOf } from './cut-link.ts';
 import { inTime } from './deadline.ts';
 import { codesOf, expectWhere } from './errors.ts';
-import { expectArrived, isMoment, provedPeers, readGuest, startQemu } from './qemu-guest.ts';
+import { expectArrived, finalState, isMoment, provedPeers, readGuest, startQemu } from './qemu-guest.ts';
 import type { Random } from './random.ts';
 
 const DEADLINE_MS = 30_000;
@@ -122,6 +122,7 @@ class RestoreCutRig implements Rig<RestoreCut> {
         await saveTo(source, file);
         if (isMoment(await readGuest(file))) break;
         assert(tries < SAVES_MAX, 'the guest is not whole');
+        await finalState(source);
         await source.qmp.execute('cont');
       }
     } finally {

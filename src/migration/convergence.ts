@@ -36,7 +36,7 @@ export class AutoConverge {
     if (dirtiedBytes <= trigger) return this.percentage;
     if (++this.#roundsTooDirty < 2) return this.percentage;
     this.#roundsTooDirty = 0;
-    this.percentage = Math.min(settings.max, this.#next(dirtiedBytes, trigger, settings));
+    this.percentage = Math.min(settings.max, Math.ceil(this.#next(dirtiedBytes, trigger, settings)));
     return this.percentage;
   }
 

@@ -1,0 +1,80 @@
+/** When to switch over, and how hard to throttle: the decisions as tables, and one guest that only moves because it is throttled. */
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import { explain } from '../../src/base/index.ts';
+import { createWorkload } from '../../src/machine/index.ts';
+import { AutoConverge, switchoverThreshold, type ThrottleSettings } from '../../src/migration/convergence.ts';
+import { memoryPair } from '../support/memory-channel.ts';
+import { move, testSettings } from '../support/move.ts';
+
+const MIB = 1024 * 1024;
+const DEFAULTS: ThrottleSettings = { initial: 20, increment: 10, max: 99, tailslow: false, triggerThreshold: 50 };
+
+test('the threshold is what moves within the downtime limit', () => {
+  const cases = [
+    // [measured bytes/ms, avail-switchover-bandwidth bytes/s, downtime-limit ms, bytes]
+    [1000, 0, 300, 300_000],
+    [1000, 2_000_000, 300, 600_000],
+    [0, 0, 300, 0],
+    [1000, 0, 0, 0],
+    [0, 1_000_000, 500, 500_000],
+  ] as const;
+  for (const [bandwidth, availSwitchoverBandwidth, downtimeLimitMs, bytes] of cases) {
+    assert.equal(switchoverThreshold({ bandwidth, availSwitchoverBandwidth, downtimeLimitMs }), bytes);
+  }
+});
+
+test('auto-converge waits for two rounds that dirty too much, begins with initial, grows by increment, ends at max', () => {
+  const converge = new AutoConverge();
+  const tooMuch = () => converge.roundEnded(60, 100, DEFAULTS);
+  assert.deepEqual([tooMuch(), tooMuch()], [0, 20]);
+  assert.deepEqual([tooMuch(), tooMuch(), tooMuch(), tooMuch()], [20, 30, 30, 40]);
+  assert.equal(converge.roundEnded(50, 100, DEFAULTS), 40, 'half of what was sent is not too much');
+  for (let i = 0; i < 40; i++) tooMuch();
+  assert.equal(converge.percentage, 99);
+});
+
+test('tailslow takes no more than is needed to reach the goal', () => {
+  const settings = { ...DEFAULTS, initial: 50, increment: 40, tailslow: true };
+  const converge = new AutoConverge();
+  for (let i = 0; i < 2; i++) converge.roundEnded(100, 100, settings);
+  assert.equal(converge.percentage, 50);
+  // 10 % too much in the 50 % that run: 50 - 50 / 1.1 more, in whole per cents.
+  for (let i = 0; i < 2; i++) converge.roundEnded(55, 100, settings);
+  assert.equal(converge.percentage, 55);
+});
+
+test('a guest that dirties faster than the link carries converges once it is throttled', async (t) => {
+  const options = { ram: 16 * MIB, vcpus: 1, dirtyRate: 60e6, pattern: 'uniform' as const };
+  const source = await createWorkload(options);
+  const destination = await createWorkload({ ...options, incoming: true });
+  t.after(() => source.dispose());
+  t.after(() => destination.dispose());
+  await source.resume();
+  const settings = testSettings((s) => {
+    s.setCapabilities([{ capability: 'auto-converge', state: true }]);
+    s.setParameters({
+      'max-bandwidth': 25e6,
+      'downtime-limit': 100,
+      'cpu-throttle-initial': 40,
+      'cpu-throttle-increment': 30,
+    });
+  });
+  let throttle = 0;
+  const moved = move({
+    source,
+    destination,
+    channels: memoryPair(),
+    settings,
+    outgoing: {
+      pass: () => {
+        throttle = Math.max(throttle, moved.outgoing.info()['cpu-throttle-percentage'] ?? 0);
+      },
+    },
+  });
+  const { source: result } = await moved.ended;
+  assert.equal(result.status, 'completed', result.status === 'completed' ? '' : explain(result.error));
+  assert.ok(throttle >= 40, `throttled by ${throttle} % at most`);
+  await destination.stop('paused');
+  assert.deepEqual((await destination.verify()).bad, []);
+});

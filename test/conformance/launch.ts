@@ -172,5 +172,7 @@ export async function departureOfCommand(command: VmferryCommand): Promise<Depar
   if (result === undefined || exitStatus !== expected[result.status]) {
     throw new Error(`${command.name} ended with exit status ${exitStatus}: ${command.said}`);
   }
-  return { status: result.status, why: result.error?.message ?? result.message ?? '' };
+  const why = result.error?.message ?? '';
+  if (result.status === 'failed' && why === '') throw new Error(`${command.name} failed and does not say why`);
+  return { status: result.status, why };
 }

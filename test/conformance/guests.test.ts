@@ -57,7 +57,7 @@ for (const name of REQUIRED_PEERS) {
   for (const machine of ['pc', 'q35']) {
     test(`boot program runs and checks out: QEMU ${name} ${machine}`, { skip }, async () => {
       assert(peer !== undefined);
-      const program = bootProgram({ order: machine === 'pc' ? 'sequential' : 'random' });
+      const program = bootProgram(machine === 'pc' ? { order: 'sequential' } : { order: 'random', rests: true });
       const qemu = await QemuProcess.start({
         peer,
         args: async (folder) => {

@@ -1,9 +1,9 @@
 /**
  * Plays the matrix and writes what came of it.
  *
- *   node dist/test/conformance/run.js [--only TEXT]... [--smoke] [--list] [--json FILE] [--report FILE]
+ *   node dist/test/conformance/run.js [--only TEXT]... [--smoke] [--list] [--jobs N] [--json FILE] [--report FILE]
  *
- * --only keeps the cells whose name contains every TEXT; --report writes docs/conformance.md. Exit status 1 if a cell failed.
+ * --only keeps the cells whose name contains every TEXT; N cells are played at a time; --report writes docs/conformance.md. Exit status 1 if a cell failed.
  */
 import { writeFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
@@ -17,6 +17,7 @@ const { values } = parseArgs({
     only: { type: 'string', multiple: true, default: [] },
     smoke: { type: 'boolean', default: false },
     list: { type: 'boolean', default: false },
+    jobs: { type: 'string', default: '1' },
     json: { type: 'string' },
     report: { type: 'string' },
   },
@@ -32,12 +33,16 @@ if (values.list) {
   console.log(`${cells.length} cells`);
 } else {
   const results: Result[] = [];
-  for (const cell of cells) {
-    const result = await runCell(cell);
-    results.push(result);
-    const reason = result.reason === undefined ? '' : `: ${result.reason}`;
-    console.log(`${results.length}/${cells.length} ${result.outcome} ${result.cell} ${result.ms} ms${reason}`);
-  }
+  const waiting = cells.entries();
+  const work = async () => {
+    for (const [index, cell] of waiting) {
+      const result = await runCell(cell);
+      results[index] = result;
+      const reason = result.reason === undefined ? '' : `: ${result.reason}`;
+      console.log(`${index + 1}/${cells.length} ${result.outcome} ${result.cell} ${result.ms} ms${reason}`);
+    }
+  };
+  await Promise.all(Array.from({ length: Math.max(1, Number(values.jobs)) }, work));
   if (values.json !== undefined) await writeFile(values.json, `${JSON.stringify(results, null, 1)}\n`);
   if (values.report !== undefined) await writeFile(values.report, await renderReport(results, new Date()));
   const failed = results.filter(({ outcome }) => outcome === 'fail').length;

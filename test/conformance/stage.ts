@@ -25,7 +25,7 @@ export class Stage {
     this.folder = folder;
     this.guest =
       cell.guest === 'boot'
-        ? bootGuest(bootProgram({ pageCount: BOOT_PAGES, order: 'random' }))
+        ? bootGuest(bootProgram({ pageCount: BOOT_PAGES, order: 'random', rests: true }))
         : linuxGuest({ ...cell.guest, workMb: LINUX_WORK_MB });
   }
 

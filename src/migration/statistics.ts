@@ -3,6 +3,8 @@ import type { MigrationInfo, MigrationRamStats, MigrationStatus, XbzrleStats } f
 
 /** Window over which bandwidth is measured, ms (QEMU's is 100 too: migration/migration.c BUFFER_DELAY). */
 export const BANDWIDTH_WINDOW_MS = 100;
+/** Windows that the switchover is planned with. */
+const WINDOWS_PLANNED_WITH = 4;
 
 /**
  * Counters of one outgoing migration. The engine adds, `info` renders them as query-migrate does. Bytes unless the name says pages;
@@ -36,6 +38,8 @@ export class Statistics {
 
   /** Bytes a ms over the last full window; 0 until the first is over. */
   bandwidth = 0;
+  /** The last few windows. */
+  readonly #recent: number[] = [];
   pagesPerSecond = 0;
   #windowStartMs = nowMs();
   #windowBytes = 0;
@@ -60,6 +64,7 @@ export class Statistics {
     const spanMs = now - this.#windowStartMs;
     if (spanMs < BANDWIDTH_WINDOW_MS) return;
     this.bandwidth = (transferredBytes - this.#windowBytes) / spanMs;
+    if (this.#recent.push(this.bandwidth) > WINDOWS_PLANNED_WITH) this.#recent.shift();
     this.pagesPerSecond = ((this.pagesSent - this.#windowPages) * 1000) / spanMs;
     this.#windowStartMs = now;
     this.#windowBytes = transferredBytes;
@@ -74,6 +79,14 @@ export class Statistics {
     if (this.bandwidth > 0) return this.bandwidth;
     const spanMs = nowMs() - this.#windowStartMs;
     return spanMs >= BANDWIDTH_WINDOW_MS / 4 ? (this.transferredBytes - this.#windowBytes) / spanMs : 0;
+  }
+
+  /**
+   * Bytes a ms to promise a downtime by: the slowest of the last windows. A link or a processor that others use too gives now more, now
+   * less, and the guest that stands still gets what it gets.
+   */
+  get cautiousBandwidth(): number {
+    return this.#recent.length === 0 ? this.measuredBandwidth : Math.min(...this.#recent);
   }
 
   ram(): MigrationRamStats {

@@ -80,7 +80,7 @@ export class Precopy {
   #threshold(): number {
     const { settings, statistics } = this.#parts;
     return switchoverThreshold({
-      bandwidth: statistics.measuredBandwidth,
+      bandwidth: statistics.cautiousBandwidth,
       availSwitchoverBandwidth: settings.parameter('avail-switchover-bandwidth'),
       downtimeLimitMs: settings.parameter('downtime-limit'),
     });

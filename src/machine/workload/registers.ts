@@ -41,7 +41,8 @@ export function loadCpu(control: Control, vcpu: number, state: CpuState, sameClo
   registers[Register.ACCUMULATOR] = state.accumulator | 0;
   registers[Register.QUIET_SINCE] = sameClock ? Number(state.gaps.quiet_since) : 0;
   registers[Register.LONGEST_GAP] = Number(state.gaps.longest);
-  registers[Register.LAST_STOP_GAP] = sameClock ? Number(state.gaps.last_stop) : 0;
+  // That of the stop before this one: from here on unknown, until the vCPU runs.
+  registers[Register.LAST_STOP_GAP] = 0;
   registers[Register.GAPS] = Number(state.gaps.count);
 }
 

@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { explain } from '../../src/base/index.ts';
 import { runDemo, type Trip } from '../../src/cli/demo/demo.ts';
-import { formatDuration, formatRate } from '../../src/cli/render/quantity.ts';
+import { formatBytes, formatDuration, formatRate } from '../../src/cli/render/quantity.ts';
 import { table } from '../../src/cli/render/table.ts';
 
 export interface Soak {
@@ -51,7 +51,17 @@ export function judgeSoak({ turns, downtimeLimitMs }: Soak, trips: readonly Trip
   assert.equal(trips.length, turns);
 }
 
-const HEAD = ['turn', 'total', 'rounds', 'throughput', 'dirtied', 'downtime', 'guest saw', 'pages verified'];
+const HEAD = [
+  'turn',
+  'total',
+  'rounds',
+  'throughput',
+  'dirtied',
+  'sent stopped',
+  'downtime',
+  'guest saw',
+  'pages verified',
+];
 
 export function soakTable(trips: readonly Trip[]): string {
   return table(
@@ -67,6 +77,7 @@ function cells({ outcome, guestDowntimeMs, verification }: Trip): string[] {
     String(ram?.['dirty-sync-count'] ?? '-'),
     formatRate(((ram?.transferred ?? 0) * 1000) / Math.max(totalTimeMs, 1)),
     formatRate((ram?.['dirty-pages-rate'] ?? 0) * 4096),
+    formatBytes(ram?.['downtime-bytes'] ?? 0),
     downtimeMs === undefined ? outcome.status : `${Math.round(downtimeMs)} ms`,
     guestDowntimeMs === undefined ? '-' : `${Math.round(guestDowntimeMs)} ms`,
     verification?.verified === true ? String(verification['pages-checked']) : 'WRONG',

@@ -34,6 +34,7 @@ export * from './stream/header.ts';
 export * from './stream/input.ts';
 export * from './stream/parser.ts';
 export * from './stream/section.ts';
+export * as vfioUser from './vfio-user/index.ts';
 export * from './vmstate/index.ts';
 export * from './xbzrle/decode.ts';
 export * from './xbzrle/encode.ts';

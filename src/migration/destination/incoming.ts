@@ -226,8 +226,6 @@ export class IncomingMigration {
       case 'section-end':
         if (event.ramPages !== undefined) this.#count(event.ramPages);
         return;
-      case 'package':
-        throw unsupported('postcopy (command PACKAGED)');
       case 'device':
         return await this.#machine.loadDevice(event.section, event.body);
       case 'description':

@@ -10,6 +10,11 @@ export function newBitmap(bitCount: number): Uint32Array {
   return new Uint32Array(bitmapWords(bitCount));
 }
 
+/** One that threads share. */
+export function newSharedBitmap(bitCount: number): Uint32Array<SharedArrayBuffer> {
+  return new Uint32Array(new SharedArrayBuffer(bitmapWords(bitCount) * 4));
+}
+
 export function testBit(map: Uint32Array, bit: number): boolean {
   return (map[bit >>> 5]! & (1 << (bit & 31))) !== 0;
 }
@@ -20,6 +25,15 @@ export function setBit(map: Uint32Array, bit: number): void {
 
 export function clearBit(map: Uint32Array, bit: number): void {
   map[bit >>> 5]! &= ~(1 << (bit & 31));
+}
+
+/** As setBit and clearBit where other threads change bits of the same word. `map` lies in shared memory. */
+export function setSharedBit(map: Uint32Array, bit: number): void {
+  Atomics.or(map, bit >>> 5, 1 << (bit & 31));
+}
+
+export function clearSharedBit(map: Uint32Array, bit: number): void {
+  Atomics.and(map, bit >>> 5, ~(1 << (bit & 31)));
 }
 
 export function popcount32(word: number): number {

@@ -11,6 +11,8 @@ import { multifdPagesMax } from '../wire/multifd/index.ts';
 
 export const SLOTS = 8;
 const RING_SLOTS = SLOTS + 1;
+/** Words of a slot. */
+export const BATCH = { BLOCK: 0, COUNT: 1, PAGES: 2 } as const;
 /** In place of a block: not a batch but the order to send a SYNC packet. */
 export const SYNC = 0xffffffff;
 
@@ -22,7 +24,7 @@ export interface BatchRing {
 
 export function batchRingOf(pageSize: number, shared?: SharedArrayBuffer): BatchRing {
   const pagesMax = multifdPagesMax(pageSize);
-  const words = 2 + pagesMax;
+  const words = BATCH.PAGES + pagesMax;
   const memory = shared ?? new SharedArrayBuffer(RING_SLOTS * words * 4);
   const slots = Array.from({ length: RING_SLOTS }, (_, slot) => new Uint32Array(memory, slot * words * 4, words));
   return { shared: memory, pagesMax, slots };

@@ -1,9 +1,11 @@
 /** Channels that start, fail and end together: the first failure ends all of them, and everybody who waits hears it. */
 import { closeSync } from 'node:fs';
 import { FerryError } from '../base/index.ts';
+import type { SharedRam } from '../machine/index.ts';
 import type { ChannelReports, ChannelThread } from './channel-thread.ts';
 import { type ChannelError, cancelled, channelError, channelLabel, dataplaneError } from './errors.ts';
 import type { FromChannel } from './messages.ts';
+import { HeldRam } from './pages/hold-ram.ts';
 
 interface Waiter {
   readonly met: () => boolean;
@@ -27,6 +29,7 @@ export interface ChannelInfo {
 
 export class ChannelGroup<T extends ChannelThread = ChannelThread> {
   readonly threads: T[] = [];
+  readonly #held: HeldRam[] = [];
   readonly #waiters = new Set<Waiter>();
   readonly #failed: (error: ChannelError) => void;
   readonly #ended = new Set<number>();
@@ -80,17 +83,23 @@ export class ChannelGroup<T extends ChannelThread = ChannelThread> {
   }
 
   /**
-   * Starts a thread for each descriptor; resolves when each has said its first word. `spawn` takes its descriptor over also when it throws.
-   * Throws what has failed; nothing is left open then.
+   * Starts a thread for each descriptor; resolves when each has said its first word. `spawn` takes its descriptor over also when it throws; it
+   * gets `ram` as it may be used until `close`. Throws what has failed; nothing is left open then.
    */
-  async open(fds: readonly number[], method: string, spawn: (channel: number, fd: number) => T): Promise<void> {
+  async open(
+    fds: readonly number[],
+    ram: SharedRam,
+    method: string,
+    spawn: (channel: number, fd: number, ram: SharedRam) => T,
+  ): Promise<void> {
+    const held = this.#hold(ram, fds);
     for (const [channel, fd] of fds.entries()) {
       if (this.#failure !== undefined) {
         closeSync(fd);
         continue;
       }
       try {
-        this.threads.push(spawn(channel, fd));
+        this.threads.push(spawn(channel, fd, held));
       } catch (thrown) {
         this.fail(channelError(thrown, { channel, offset: 0 }, method));
       }
@@ -125,7 +134,24 @@ export class ChannelGroup<T extends ChannelThread = ChannelThread> {
   /** All threads are joined and all descriptors closed. Never throws. */
   async joined(): Promise<void> {
     await Promise.all(this.threads.map((thread) => thread.joined));
+    this.close();
+  }
+
+  /** The threads are joined: closes what they used. Idempotent. */
+  close(): void {
     for (const thread of this.threads) thread.close();
+    for (const held of this.#held) held.release();
+  }
+
+  #hold(ram: SharedRam, fds: readonly number[]): SharedRam {
+    try {
+      const held = new HeldRam(ram);
+      this.#held.push(held);
+      return held.ram;
+    } catch (thrown) {
+      for (const fd of fds) closeSync(fd);
+      throw thrown;
+    }
   }
 
   #end(error: ChannelError): void {

@@ -8,6 +8,13 @@ export interface ChannelPlace {
   readonly offset: number;
 }
 
+export interface FilePlace {
+  readonly path: string;
+  readonly operation: 'read' | 'write';
+  readonly position: number;
+  readonly errno: string;
+}
+
 export type DataplaneFault =
   /** The connection failed; `errno` is the system's name. */
   | (ChannelPlace & { readonly code: 'DATAPLANE_LOST'; readonly errno: string })
@@ -17,6 +24,8 @@ export type DataplaneFault =
   | (ChannelPlace & { readonly code: 'DATAPLANE_LATE_PAGES' })
   /** The compression library refuses: bytes that are no stream of the method, or more or less content than announced. */
   | (ChannelPlace & { readonly code: 'DATAPLANE_CODEC'; readonly method: string; readonly reason: string })
+  /** RAM that lies in a file: reading or writing it failed at `position` of it; `errno` is the system's name, EOF if the file is too short. */
+  | (ChannelPlace & FilePlace & { readonly code: 'DATAPLANE_FILE' })
   /** A thread ended for a reason of its own: our mistake, or no memory. */
   | { readonly code: 'DATAPLANE_THREAD'; readonly channel: number }
   /** The package that a compression method needs cannot be used here. */
@@ -43,6 +52,17 @@ export function cancelled(reason?: unknown): ChannelError {
 /** Refused by a compression library; the loops say where. */
 export class CodecRefusal extends Error {}
 
+/** A file of RAM failed; the loops say which channel met it. */
+export class FileFailure extends Error {
+  readonly place: FilePlace;
+
+  constructor(place: FilePlace, cause: unknown) {
+    const why = place.errno === 'ENOSPC' ? 'no space left on the device' : place.errno;
+    super(`${place.path}: cannot ${place.operation} pages at ${place.position} (${why})`, { cause });
+    this.place = place;
+  }
+}
+
 /** What a thread's loop threw, as what ended the channel at that place. */
 export function channelError(thrown: unknown, place: ChannelPlace, method: string): ChannelError {
   const where = `${channelLabel(place.channel)}: offset ${place.offset}`;
@@ -53,6 +73,9 @@ export function channelError(thrown: unknown, place: ChannelPlace, method: strin
   if (thrown instanceof CodecRefusal) {
     const reason = thrown.message;
     return dataplaneError({ code: 'DATAPLANE_CODEC', ...place, method, reason }, `${where}: ${method}: ${reason}`);
+  }
+  if (thrown instanceof FileFailure) {
+    return dataplaneError({ code: 'DATAPLANE_FILE', ...place, ...thrown.place }, `${where}: ${thrown.message}`, thrown);
   }
   if (isWireError(thrown) || thrown instanceof NativeError || isDataplaneError(thrown)) return thrown;
   const { channel } = place;

@@ -14,4 +14,3 @@ export { isDataplaneError } from './errors.ts';
 export type { PageCompression } from './messages.ts';
 export * from './receive-channels.ts';
 export * from './send-channels.ts';
-export type { SharedBlock, SharedRam } from './shared-ram.ts';

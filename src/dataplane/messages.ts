@@ -1,7 +1,7 @@
 /** Everything that crosses the border of a channel's thread. What it is asked to do crosses in shared words: it never reads messages. */
+import type { SharedRam } from '../machine/index.ts';
 import type { MultifdCompression } from '../wire/multifd/index.ts';
 import type { ChannelFault } from './errors.ts';
-import type { SharedRam } from './shared-ram.ts';
 
 /** The methods that can be spoken here; the others have hardware of their own. */
 export type PageCompression = Extract<MultifdCompression, 'none' | 'zlib' | 'zstd'>;

@@ -3,13 +3,13 @@
  * up to 8.0, every MULTIFD_FLUSH for later ones (qemu-wire 5.6). Which of them it is, is not known here.
  */
 import { assert } from '../base/index.ts';
+import type { SharedRam } from '../machine/index.ts';
 import { MULTIFD_INITIAL_BYTES } from '../wire/multifd/index.ts';
 import { ChannelGroup, type ChannelInfo, type ChannelTotals } from './channel-group.ts';
 import { ChannelThread } from './channel-thread.ts';
 import { signal, Word } from './control-words.ts';
 import { type ChannelError, channelLabel, dataplaneError } from './errors.ts';
 import type { PageCompression, ReceiveStart } from './messages.ts';
-import type { SharedRam } from './shared-ram.ts';
 
 export interface ReceiveOptions {
   /** Accepted sockets in the order of their channel ids, each read up to the end of its initial packet. They are the channels' from here on. */
@@ -27,12 +27,12 @@ export class ReceiveChannels {
 
   /** Throws NATIVE_UNAVAILABLE, DATAPLANE_UNAVAILABLE; nothing is left open then. */
   static async start(options: ReceiveOptions): Promise<ReceiveChannels> {
-    const { fds, ram, compression } = options;
+    const { fds, compression } = options;
     assert(fds.length >= 1 && fds.length <= 255, 'there are 1 to 255 channels');
     const channels = new ReceiveChannels(options.failed);
     const group = channels.#group;
     const entry = new URL('./receive-thread.js', import.meta.url);
-    await group.open(fds, compression, (channel, fd) => {
+    await group.open(fds, options.ram, compression, (channel, fd, ram) => {
       const start = { channel, name: `mig/dst/recv_${channel}`, fd };
       const more = (control: SharedArrayBuffer): Omit<ReceiveStart, keyof typeof start> => {
         return { ram, compression, control, offset: MULTIFD_INITIAL_BYTES };
@@ -77,7 +77,7 @@ export class ReceiveChannels {
 
   /** After `finish`: closes the connections. */
   close(): void {
-    for (const thread of this.#group.threads) thread.close();
+    this.#group.close();
   }
 
   get totals(): ChannelTotals {

@@ -1,7 +1,7 @@
 /**
  * What a receiving thread does per packet; free functions over views that were made once.
  *
- * Content goes from the socket straight to its pages. The same call takes as much of the next header as has arrived: one system call a packet
+ * Content goes from the socket straight to its pages, or (RAM in a file) to memory from which they are written. The same call takes as much of the next header as has arrived: one system call a packet
  * when the peer is fast. Bytes of the next header are only kept, never looked at before the packet's own turn (SYNC).
  */
 import { addressOf, IoVector } from '../native/index.ts';
@@ -20,7 +20,8 @@ import { channelLabel } from './errors.ts';
 import type { ReceiveStart } from './messages.ts';
 import { sharedBuffer } from './page-codecs/codec.ts';
 import { openDecoder, type PageDecoder } from './page-codecs/index.ts';
-import { RamView } from './shared-ram.ts';
+import { type PageTarget, pageTarget } from './pages/page-target.ts';
+import { runLength } from './pages/runs.ts';
 
 export const RECEIVED = { PAGES: 0, SYNC: 1, END: 2, LATE_PAGES: 3 } as const;
 export type Received = (typeof RECEIVED)[keyof typeof RECEIVED];
@@ -28,7 +29,7 @@ export type Received = (typeof RECEIVED)[keyof typeof RECEIVED];
 export interface ReceiveState {
   readonly fd: number;
   readonly pageSize: number;
-  readonly ram: RamView;
+  readonly target: PageTarget;
   readonly packet: MultifdHeaderDecoder;
   readonly decoder: PageDecoder | undefined;
   readonly header: Buffer;
@@ -48,7 +49,7 @@ export function receiveState(start: ReceiveStart, { words, counters }: Control):
   return {
     fd: start.fd,
     pageSize,
-    ram: new RamView(start.ram),
+    target: pageTarget(start.ram),
     packet: new MultifdHeaderDecoder(pageSize, blocks, start.compression),
     decoder: openDecoder(start.compression),
     header,
@@ -63,7 +64,7 @@ export function receiveState(start: ReceiveStart, { words, counters }: Control):
 
 /**
  * Waits for the next packet and puts its pages where they belong. END: the peer has ended the channel, and no part of a packet is
- * lost. After STOP.AT_END pages are left alone: LATE_PAGES. Throws WireError, NATIVE_CALL, CodecRefusal.
+ * lost. After STOP.AT_END pages are left alone: LATE_PAGES. Throws WireError, NATIVE_CALL, CodecRefusal, FileFailure.
  */
 export function receivePacket(state: ReceiveState): Received {
   const { packet, header, place, counters } = state;
@@ -77,7 +78,7 @@ export function receivePacket(state: ReceiveState): Received {
   const { block, normalPages, zeroPages, offsets, payloadBytes } = packet;
   if (normalPages + zeroPages > 0 && isLate(state)) return RECEIVED.LATE_PAGES;
   if (normalPages > 0) receivePayload(state);
-  for (let i = normalPages; i < normalPages + zeroPages; i++) state.ram.clearPage(block, offsets[i]!);
+  for (let i = normalPages; i < normalPages + zeroPages; i++) state.target.clear(block, offsets[i]!);
   place.origin += header.length + payloadBytes;
   counters[Counter.PACKETS]! += 1;
   counters[Counter.NORMAL_PAGES]! += normalPages;
@@ -122,30 +123,24 @@ function receivePayload(state: ReceiveState): void {
     counters[Counter.BYTES]! += count;
   }
   state.have = header.length - vector.byteLength;
-  if (decoder === undefined) return;
-  const base = state.ram.addresses[packet.block]!;
-  decoder.begin(packet.payloadBytes);
-  for (let i = 0, count = 0; i < packet.normalPages; i += count) {
-    count = run(packet.offsets, i, packet.normalPages, pageSize);
-    decoder.decode(base + packet.offsets[i]!, count * pageSize);
+  const { block, offsets, normalPages } = packet;
+  if (decoder !== undefined) {
+    decoder.begin(packet.payloadBytes);
+    for (let i = 0, run = 0; i < normalPages; i += run) {
+      run = runLength(offsets, i, normalPages, pageSize);
+      decoder.decode(state.target.addressOf(block, i, offsets[i]!), run * pageSize);
+    }
+    decoder.end();
   }
-  decoder.end();
+  state.target.placed(block, offsets, normalPages);
 }
 
-function addPages(state: ReceiveState): void {
-  const { packet, pageSize, vector } = state;
-  const base = state.ram.addresses[packet.block]!;
-  for (let i = 0, count = 0; i < packet.normalPages; i += count) {
-    count = run(packet.offsets, i, packet.normalPages, pageSize);
-    vector.push(base + packet.offsets[i]!, count * pageSize);
+function addPages({ packet, pageSize, vector, target }: ReceiveState): void {
+  const { block, offsets, normalPages } = packet;
+  for (let i = 0, run = 0; i < normalPages; i += run) {
+    run = runLength(offsets, i, normalPages, pageSize);
+    vector.push(target.addressOf(block, i, offsets[i]!), run * pageSize);
   }
-}
-
-/** How many pages from the `first` on are neighbours. */
-function run(offsets: Float64Array, first: number, end: number, pageSize: number): number {
-  let next = first + 1;
-  while (next < end && offsets[next] === offsets[next - 1]! + pageSize) next++;
-  return next - first;
 }
 
 function truncated(state: ReceiveState, available: number, wanted: number) {

@@ -7,14 +7,14 @@
  */
 import { closeSync, writeSync } from 'node:fs';
 import { assert } from '../base/index.ts';
+import type { SharedRam } from '../machine/index.ts';
 import { encodeMultifdInitial, MULTIFD_INITIAL_BYTES } from '../wire/multifd/index.ts';
-import { type BatchRing, batchRingOf, SLOTS, SYNC, slotOf } from './batch-ring.ts';
+import { BATCH, type BatchRing, batchRingOf, SLOTS, SYNC, slotOf } from './batch-ring.ts';
 import { ChannelGroup, type ChannelInfo, type ChannelTotals } from './channel-group.ts';
 import { ChannelThread } from './channel-thread.ts';
 import { signal, Word } from './control-words.ts';
 import type { ChannelError } from './errors.ts';
 import type { PageCompression, SendStart } from './messages.ts';
-import type { SharedRam } from './shared-ram.ts';
 
 /** When all queues were full: batches that may still wait in the shortest when main is called again. */
 const ROOM_AT = SLOTS / 2;
@@ -53,8 +53,8 @@ export class SendChannels {
    */
   static async start(options: SendOptions): Promise<SendChannels> {
     const channels = new SendChannels(options);
-    await channels.#group.open(options.fds, options.compression, (channel, fd) =>
-      channels.#spawn(options, channel, fd),
+    await channels.#group.open(options.fds, options.ram, options.compression, (channel, fd, ram) =>
+      channels.#spawn({ ...options, ram }, channel, fd),
     );
     return channels;
   }
@@ -92,9 +92,10 @@ export class SendChannels {
    */
   add(block: number, page: number): boolean {
     assert(!this.#syncing, 'no page between the SYNC packets of a point');
-    if (this.#slot !== undefined && (this.#slot[0] !== block || this.#count === this.#pagesMax)) this.#publish();
+    if (this.#slot !== undefined && (this.#slot[BATCH.BLOCK] !== block || this.#count === this.#pagesMax))
+      this.#publish();
     if (this.#slot === undefined && !this.#begin(block)) return false;
-    this.#slot![2 + this.#count++] = page;
+    this.#slot![BATCH.PAGES + this.#count++] = page;
     return true;
   }
 
@@ -120,7 +121,7 @@ export class SendChannels {
     this.#syncing = true;
     const sync = ++this.#syncs;
     for (const channel of this.#rings.keys()) {
-      this.#take(channel)[0] = SYNC;
+      this.#take(channel)[BATCH.BLOCK] = SYNC;
       this.#deliver(channel);
     }
     await this.#group.wait(() => this.#group.threads.every((thread) => thread.syncs === sync));
@@ -166,12 +167,12 @@ export class SendChannels {
     if (best < 0) return false;
     this.#channel = best;
     this.#slot = this.#take(best);
-    this.#slot[0] = block;
+    this.#slot[BATCH.BLOCK] = block;
     return true;
   }
 
   #publish(): void {
-    this.#slot![1] = this.#count;
+    this.#slot![BATCH.COUNT] = this.#count;
     this.#slot = undefined;
     this.#count = 0;
     this.#deliver(this.#channel);

@@ -7,16 +7,17 @@ import {
   multifdPagesMax,
   writeMultifdHeader,
 } from '../wire/multifd/index.ts';
+import { BATCH } from './batch-ring.ts';
 import { Counter } from './control-words.ts';
 import type { SendStart } from './messages.ts';
 import { sharedBuffer } from './page-codecs/codec.ts';
 import { openEncoder, type PageEncoder } from './page-codecs/index.ts';
-import { RamView } from './shared-ram.ts';
+import { type PageSource, pageSource } from './pages/page-source.ts';
 
 export interface SendState {
   readonly fd: number;
   readonly pageSize: number;
-  readonly ram: RamView;
+  readonly source: PageSource;
   readonly names: readonly Buffer[];
   readonly findZeroPages: boolean;
   readonly encoder: PageEncoder | undefined;
@@ -27,7 +28,6 @@ export interface SendState {
   readonly vector: IoVector;
   /** Bytes inside the block: normal pages from the front, zero pages behind them. */
   readonly offsets: Float64Array;
-  readonly zeroOffsets: Float64Array;
   readonly counters: Float64Array;
   packets: number;
 }
@@ -39,7 +39,7 @@ export function sendState(start: SendStart, counters: Float64Array): SendState {
   return {
     fd: start.fd,
     pageSize,
-    ram: new RamView(start.ram),
+    source: pageSource(start.ram),
     names: blocks.map((block) => Buffer.from(block.idstr, 'latin1')),
     findZeroPages: start.findZeroPages,
     encoder: openEncoder(start.compression, start.level),
@@ -48,33 +48,27 @@ export function sendState(start: SendStart, counters: Float64Array): SendState {
     headerAddress: addressOf(header),
     vector: new IoVector(1 + pagesMax),
     offsets: new Float64Array(pagesMax),
-    zeroOffsets: new Float64Array(pagesMax),
     counters,
     packets: 0,
   };
 }
 
-/** Sends the batch in a slot of the ring as one packet: its header and, straight from guest memory, its pages. Waits for the kernel. */
+/** Sends the batch in a slot of the ring as one packet: its header and, straight from where they are, its pages. Waits for the kernel. */
 export function sendBatch(state: SendState, slot: Uint32Array): void {
-  const block = slot[0]!;
-  const count = slot[1]!;
-  const { pageSize, offsets, zeroOffsets, ram, findZeroPages } = state;
-  let normal = 0;
-  let zero = 0;
-  for (let i = 0; i < count; i++) {
-    const offset = slot[2 + i]! * pageSize;
-    // A store that comes between the look and the sending has set the page's bit in the dirty log: it is sent again.
-    if (findZeroPages && ram.isZero(block, offset)) zeroOffsets[zero++] = offset;
-    else offsets[normal++] = offset;
-  }
-  for (let i = 0; i < zero; i++) offsets[normal + i] = zeroOffsets[i]!;
-  const { vector } = state;
+  const { source, vector, offsets, encoder, pageSize } = state;
+  const normal = source.select(slot, state.findZeroPages, offsets);
+  const zero = slot[BATCH.COUNT]! - normal;
   vector.clear();
   vector.push(state.headerAddress, state.header.length);
-  let payload = 0;
-  if (normal > 0)
-    payload = state.encoder === undefined ? addPages(state, block, normal) : encodePages(state, block, normal);
-  writeMultifdHeader(state.header, state.flags, state.names[block]!, normal, zero, payload, state.packets, offsets);
+  let payload = normal * pageSize;
+  if (encoder === undefined) source.addTo(vector);
+  else if (normal > 0) {
+    source.copyTo(encoder.input);
+    payload = encoder.encode(payload);
+    vector.push(encoder.outputAddress, payload);
+  }
+  const name = state.names[slot[BATCH.BLOCK]!]!;
+  writeMultifdHeader(state.header, state.flags, name, normal, zero, payload, state.packets, offsets);
   sendAll(state);
   state.counters[Counter.NORMAL_PAGES]! += normal;
   state.counters[Counter.ZERO_PAGES]! += zero;
@@ -85,30 +79,6 @@ export function sendSync(state: SendState): void {
   state.vector.clear();
   state.vector.push(state.headerAddress, state.header.length);
   sendAll(state);
-}
-
-/** Neighbours in guest memory are one piece. */
-function addPages(state: SendState, block: number, count: number): number {
-  const { pageSize, offsets, vector } = state;
-  const base = state.ram.addresses[block]!;
-  let behind = -1;
-  for (let i = 0; i < count; i++) {
-    const offset = offsets[i]!;
-    if (offset === behind) vector.extend(pageSize);
-    else vector.push(base + offset, pageSize);
-    behind = offset + pageSize;
-  }
-  return count * pageSize;
-}
-
-/** A running guest may write while the encoder reads: it gets a copy, which stays as it is. */
-function encodePages(state: SendState, block: number, count: number): number {
-  const { pageSize, offsets, ram } = state;
-  const encoder = state.encoder!;
-  for (let i = 0; i < count; i++) ram.copyPage(block, offsets[i]!, encoder.input, i * pageSize);
-  const length = encoder.encode(count * pageSize);
-  state.vector.push(encoder.outputAddress, length);
-  return length;
 }
 
 function sendAll(state: SendState): void {

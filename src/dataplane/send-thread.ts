@@ -1,6 +1,6 @@
 /** Entry of a sending thread: takes batches out of its ring, one after another, until it is told to stop. */
 import { workerData } from 'node:worker_threads';
-import { type BatchRing, batchRingOf, SYNC, slotOf } from './batch-ring.ts';
+import { BATCH, type BatchRing, batchRingOf, SYNC, slotOf } from './batch-ring.ts';
 import { type Control, STOP, Word } from './control-words.ts';
 import type { SendStart } from './messages.ts';
 import { runChannelThread, sayMoved } from './run-thread.ts';
@@ -28,7 +28,7 @@ function sendBatches(state: SendState, ring: BatchRing, { words }: Control): voi
       continue;
     }
     const slot = slotOf(ring, done >>> 0);
-    const sync = slot[0] === SYNC;
+    const sync = slot[BATCH.BLOCK] === SYNC;
     if (sync) sendSync(state);
     else sendBatch(state, slot);
     done = (done + 1) | 0;

@@ -3,6 +3,7 @@
  * the checkpoint machine implement these contracts, and VFIO devices will come in as further `devices` and `iterables`.
  */
 import type { AnnouncedBlock, Configuration, RamSink, SectionHeader } from '../wire/index.ts';
+import type { SharedRam } from './shared-ram.ts';
 
 export type { AnnouncedBlock, RamSink };
 
@@ -56,6 +57,8 @@ export interface SourceMachine {
   window(block: number, page: number): PageWindow | Promise<PageWindow>;
   /** Pages of the block that may be other than zero, if the machine knows without looking (a file); the rest need no window. */
   pageMap?(block: number): Uint32Array | undefined;
+  /** The same RAM for threads (parallel channels), its blocks in the order of `ram`. Throws if the machine has none now. */
+  sharedRam(): SharedRam;
 
   /** A machine that never runs (checkpoint) has none: every page is sent once. */
   readonly dirtyLog: DirtyLog | undefined;
@@ -116,6 +119,15 @@ export interface SourceIterable {
   cleanup(): Promise<void>;
 }
 
+/** RAM while it is filled: on the event loop, page by page. */
+export interface IncomingRam extends RamSink {
+  /**
+   * The same RAM for threads, its blocks in the order in which they were announced. From this call on threads may put pages into it too; the sink
+   * relies no more on what it has seen itself, and what it is given is in place when it returns. Throws as the machine's prepareRam.
+   */
+  share(): SharedRam;
+}
+
 /** A machine that can be filled by the engine. */
 export interface DestinationMachine {
   readonly targetPageSize: number;
@@ -127,7 +139,7 @@ export interface DestinationMachine {
   /** The stream's configuration; throws if this machine cannot be that one. Type and uuid are checked by the engine already. */
   configure(configuration: Configuration): Promise<void>;
   /** Called once. The sink's block index is the index in `blocks`. Throws if blocks are missing, unknown or of another size. */
-  prepareRam(blocks: readonly AnnouncedBlock[], options: { ignoreShared: boolean }): Promise<RamSink>;
+  prepareRam(blocks: readonly AnnouncedBlock[], options: { ignoreShared: boolean }): Promise<IncomingRam>;
   /** Called between batches of pages: resolves when buffers are low enough to take more; undefined if they are. */
   drain(): Promise<void> | undefined;
   /** One whole device section. Throws if the device is unknown or the state does not fit it. */

@@ -5,6 +5,7 @@
 export * from './descriptors.ts';
 export * from './direct-io.ts';
 export * from './errors.ts';
+export * from './file-pages.ts';
 export { adviseHugePages } from './huge-pages.ts';
 export { addressOf, canVector, IO_VECTOR_MAX, IoVector } from './io-vector.ts';
 export { type Libc, needLibc } from './libc.ts';

@@ -12,6 +12,9 @@ export interface Libc {
   readonly madvise: (address: number, length: number, advice: number) => number;
   readonly readv: (fd: number, vector: number, count: number) => number;
   readonly writev: (fd: number, vector: number, count: number) => number;
+  readonly pread: (fd: number, address: number, length: number, position: number) => number;
+  readonly pwrite: (fd: number, address: number, length: number, position: number) => number;
+  readonly syncFileRange: (fd: number, position: number, length: number, flags: number) => number;
   readonly memcpy: (to: number, from: number, length: number) => number;
   readonly recv: (fd: number, address: number, length: number, flags: number) => number;
   readonly fcntl: (fd: number, command: number, type: 'int', value: number) => number;
@@ -45,6 +48,11 @@ function load(): Libc | null {
       madvise: bind<Libc['madvise']>('int madvise(uintptr_t address, size_t length, int advice)'),
       readv: bind<Libc['readv']>('long readv(int fd, uintptr_t vector, int count)'),
       writev: bind<Libc['writev']>('long writev(int fd, uintptr_t vector, int count)'),
+      pread: bind<Libc['pread']>('long pread(int fd, uintptr_t address, size_t length, long position)'),
+      pwrite: bind<Libc['pwrite']>('long pwrite(int fd, uintptr_t address, size_t length, long position)'),
+      syncFileRange: bind<Libc['syncFileRange']>(
+        'int sync_file_range(int fd, long position, long length, unsigned int flags)',
+      ),
       memcpy: bind<Libc['memcpy']>('uintptr_t memcpy(uintptr_t to, uintptr_t from, size_t length)'),
       recv: bind<Libc['recv']>('long recv(int fd, uintptr_t address, size_t length, int flags)'),
       fcntl: bind<Libc['fcntl']>('int fcntl(int fd, int command, ...)'),

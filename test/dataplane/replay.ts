@@ -1,12 +1,13 @@
 /** A captured multifd migration through our receiving threads: the memory, by the blocks of its stream. */
 import type { TestContext } from 'node:test';
 import { Worker } from 'node:worker_threads';
-import type { ChannelTotals, PageCompression, ReceiveChannels, SharedRam } from '../../src/dataplane/index.ts';
+import type { ChannelTotals, PageCompression, ReceiveChannels } from '../../src/dataplane/index.ts';
+import type { MemoryRam } from '../../src/machine/index.ts';
 import { type MultifdCapture, packetsOf, replayMain } from '../support/multifd-captures.ts';
 import { bytesOf, PAGE, pairs, receiverBehindInitial } from './support.ts';
 
 export interface Replayed {
-  readonly ram: SharedRam;
+  readonly ram: MemoryRam;
   /** Points of the main stream where the channels met. */
   readonly points: number;
   readonly totals: ChannelTotals;
@@ -15,12 +16,13 @@ export interface Replayed {
 export async function replay(t: TestContext, capture: MultifdCapture): Promise<Replayed> {
   const links = pairs(capture.channels.length);
   const played = capture.channels.map((bytes, channel) => play(links[channel]![0], packetsOf(bytes)));
-  let ram: SharedRam | undefined;
+  let ram: MemoryRam | undefined;
   let opening: Promise<ReceiveChannels> | undefined;
   const { points } = await replayMain(
     capture.main,
     (list) => {
-      const made: SharedRam = {
+      const made: MemoryRam = {
+        kind: 'memory',
         pageSize: PAGE,
         blocks: list.map(({ idstr, usedLength }) => {
           return { idstr, usedLength, memory: new SharedArrayBuffer(usedLength), byteOffset: 0 };

@@ -1,21 +1,17 @@
 /** Guest memory in shared blocks, pairs of connected descriptors, and a link between them that can be held and cut. */
 import { closeSync, readdirSync, readlinkSync } from 'node:fs';
 import type { TestContext } from 'node:test';
-import {
-  ReceiveChannels,
-  type ReceiveOptions,
-  SendChannels,
-  type SendOptions,
-  type SharedRam,
-} from '../../src/dataplane/index.ts';
+import { ReceiveChannels, type ReceiveOptions, SendChannels, type SendOptions } from '../../src/dataplane/index.ts';
+import type { MemoryRam, SharedRam } from '../../src/machine/index.ts';
 import { MULTIFD_INITIAL_BYTES } from '../../src/wire/index.ts';
 import { receiveAll, socketPair } from '../native/sockets.ts';
 
 export const PAGE = 4096;
 
 /** One block for each page count. */
-export function ramOf(...pageCounts: number[]): SharedRam {
+export function ramOf(...pageCounts: number[]): MemoryRam {
   return {
+    kind: 'memory',
     pageSize: PAGE,
     blocks: pageCounts.map((pages, index) => ({
       idstr: `block${index}`,
@@ -26,20 +22,20 @@ export function ramOf(...pageCounts: number[]): SharedRam {
   };
 }
 
-export function bytesOf(ram: SharedRam, block: number): Buffer {
+export function bytesOf(ram: MemoryRam, block: number): Buffer {
   const { memory, byteOffset, usedLength } = ram.blocks[block]!;
   return Buffer.from(memory, byteOffset, usedLength);
 }
 
 /** Fills the page so that no two versions and no two pages are the same; version 0 is zero. */
-export function writePage(ram: SharedRam, block: number, page: number, version: number): void {
+export function writePage(ram: MemoryRam, block: number, page: number, version: number): void {
   const bytes = bytesOf(ram, block).subarray(page * PAGE, (page + 1) * PAGE);
   if (version === 0) bytes.fill(0);
   else
     for (let at = 0; at < PAGE; at += 16) bytes.writeInt32LE((version * 4096 + page) ^ (block << 28) ^ (at & 0x3f), at);
 }
 
-export function sameRam(a: SharedRam, b: SharedRam): boolean {
+export function sameRam(a: MemoryRam, b: MemoryRam): boolean {
   return a.blocks.every((_, block) => bytesOf(a, block).equals(bytesOf(b, block)));
 }
 

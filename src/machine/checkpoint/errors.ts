@@ -13,6 +13,8 @@ export type CheckpointFault =
   | { readonly code: 'CHECKPOINT_UNSUPPORTED'; readonly path: string; readonly what: string }
   /** The device sections are not what the stream's description says. */
   | { readonly code: 'CHECKPOINT_DEVICES'; readonly path: string }
+  /** Parameter direct-io is on, but pages cannot go past the page cache there. */
+  | { readonly code: 'CHECKPOINT_DIRECT_IO'; readonly path: string }
   | { readonly code: 'CHECKPOINT_CLOSED'; readonly path: string };
 
 export type CheckpointError = FerryError<CheckpointFault>;

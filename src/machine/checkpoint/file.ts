@@ -1,6 +1,7 @@
 /** The few file operations of a checkpoint, whole or not at all, with errors that name the path. */
 import { type FileHandle, open, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { DIRECT_IO_ALIGNMENT, openDirect } from '../../native/index.ts';
 import { checkpointError, ioError } from './errors.ts';
 
 export async function writeAt(file: FileHandle, path: string, position: number, ...parts: Uint8Array[]): Promise<void> {
@@ -49,4 +50,23 @@ export async function syncFolderOf(path: string): Promise<void> {
   } finally {
     await folder.close();
   }
+}
+
+/**
+ * Another descriptor of the open file `fd`, past the page cache; the caller closes it. `flags`: as `fd` was opened, from fs.constants. Throws
+ * CHECKPOINT_DIRECT_IO where the file system has no such thing or pages are too small for it: whoever asked for it wants no other way.
+ */
+export function reopenDirect(fd: number, path: string, flags: number, pageSize: number): number {
+  const refuse = (why: string) =>
+    checkpointError({ code: 'CHECKPOINT_DIRECT_IO', path }, `direct-io is on, but ${why}: turn it off for this file`);
+  if (pageSize % DIRECT_IO_ALIGNMENT !== 0) throw refuse(`pages of ${pageSize} bytes cannot be written so`);
+  let opened: number | undefined;
+  try {
+    // By its number: the name may be another file's by now.
+    opened = openDirect(`/proc/self/fd/${fd}`, flags);
+  } catch (error) {
+    throw ioError(path, 'open for direct-io', error);
+  }
+  if (opened === undefined) throw refuse('its file system has no O_DIRECT');
+  return opened;
 }

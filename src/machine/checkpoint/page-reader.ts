@@ -10,7 +10,7 @@ export interface BlockPages {
   /** File offset of the first page; 0 for a block that is not in the file. */
   readonly pagesOffset: number;
   /** Pages that may be other than zero. */
-  readonly bitmap: Uint32Array;
+  readonly bitmap: Uint32Array<SharedArrayBuffer>;
 }
 
 /** Reads bytes of the file at a position; throws if they are not there. */

@@ -1,8 +1,9 @@
-import { fdatasync, readSync } from 'node:fs';
+import { fdatasync, readSync, writeSync } from 'node:fs';
 import { getSystemErrorName } from 'node:util';
 import { Worker } from 'node:worker_threads';
-import { assert, clearBit, newBitmap, setBit, testBit } from '../../base/index.ts';
-import type { RamSink } from '../machine.ts';
+import { assert, clearSharedBit, newSharedBitmap, setSharedBit, testBit } from '../../base/index.ts';
+import type { IncomingRam } from '../machine.ts';
+import type { FileRam } from '../shared-ram.ts';
 import { checkpointError, ioError } from './errors.ts';
 import { type FromPageWriter, newPageQueue, type PageQueue, type PageWriterStart, STOP, Word } from './page-queue.ts';
 
@@ -17,21 +18,29 @@ const SYNC_BYTES = 64 * 1024 * 1024;
 /** Table that says quickly that a page is not in the queue. */
 const FILTER_SIZE = 16_384;
 
+/** One block's place in the file. */
 export interface PageRegion {
+  readonly idstr: string;
+  /** Bytes. */
+  readonly usedLength: number;
   /** File offset of the block's first page, bytes. */
   readonly pagesOffset: number;
-  readonly pageCount: number;
 }
 
-/** Takes pages of RAM on the event loop and gets them written by a thread of its own. */
-export class PageWriter implements RamSink {
-  /** One for each block: pages that are not zero. */
-  readonly bitmaps: readonly Uint32Array[];
-  /** Blocks of which any page has come, zero pages included. */
-  readonly touched: boolean[];
+/**
+ * Takes pages of RAM on the event loop and gets them written by a thread of its own. Once the RAM is shared there is no such thread: the
+ * threads that it is shared with bring the pages, and a page that comes here nevertheless is written at once, in its turn.
+ */
+export class PageWriter implements IncomingRam {
+  /** One for each block: pages that are not zero. In shared memory, as `touched`. */
+  readonly bitmaps: readonly Uint32Array<SharedArrayBuffer>[];
+  /** One word for each block: not 0 once any page of it has come, zero pages included. */
+  readonly #touched: Int32Array<SharedArrayBuffer>;
   readonly #path: string;
   readonly #fd: number;
   readonly #regions: readonly PageRegion[];
+  readonly #openForThreads: () => { readonly fd: number; readonly direct: boolean };
+  #isShared = false;
   readonly #queue: PageQueue;
   readonly #data: Buffer;
   /**
@@ -40,8 +49,8 @@ export class PageWriter implements RamSink {
    */
   readonly #aligned: Buffer;
   readonly #slots: number;
-  readonly #thread: Worker;
-  readonly #ended: Promise<void>;
+  /** Settles when the writing thread has ended; undefined before it is needed. */
+  #ended: Promise<void> | undefined;
   /** Pages put into the ring so far, those of them that the writer knows of, and those known to be written. */
   #staged = 0;
   #published = 0;
@@ -55,35 +64,55 @@ export class PageWriter implements RamSink {
   #stopping = false;
   #waiters: { resolve(): void; reject(error: Error): void }[] = [];
 
-  /** `fd`: open for reading and writing; to be closed only after `end` or `abandon`. `path` is for messages. */
-  constructor(path: string, fd: number, regions: readonly PageRegion[], pageSize: number) {
+  /**
+   * `fd`: open for reading and writing; to be closed only after `end` or `abandon`. `path` is for messages. `openForThreads`: what threads of
+   * others shall write by.
+   */
+  constructor(
+    path: string,
+    fd: number,
+    regions: readonly PageRegion[],
+    pageSize: number,
+    openForThreads: () => { readonly fd: number; readonly direct: boolean },
+  ) {
     this.#path = path;
     this.#fd = fd;
     this.#regions = regions;
+    this.#openForThreads = openForThreads;
     this.#queue = newPageQueue(QUEUE_BYTES, pageSize);
     this.#data = Buffer.from(this.#queue.data.buffer);
     this.#aligned = Buffer.from(new ArrayBuffer(pageSize));
     this.#slots = this.#queue.offsets.length;
     this.#wakePages = WAKE_BYTES / pageSize;
-    this.bitmaps = regions.map((region) => newBitmap(region.pageCount));
-    this.touched = regions.map(() => false);
-    this.#thread = new Worker(new URL('./page-writer-thread.js', import.meta.url), {
-      name: 'page-writer',
-      workerData: { queue: this.#queue, fd } satisfies PageWriterStart,
-      execArgv: [],
-      resourceLimits: { maxYoungGenerationSizeMb: 1, maxOldGenerationSizeMb: 16 },
-    });
-    this.#thread.on('message', (message: FromPageWriter) => this.#hear(message));
-    this.#thread.on('error', (error) => this.#fail(ioError(path, 'write pages', error)));
-    this.#ended = new Promise((resolve) => {
-      this.#thread.once('exit', () => {
-        if (!this.#stopping) this.#fail(ioError(path, 'write pages', new Error('the writing thread ended')));
-        resolve();
-      });
-    });
+    this.bitmaps = regions.map(({ usedLength }) => newSharedBitmap(usedLength / pageSize));
+    this.#touched = new Int32Array(new SharedArrayBuffer(regions.length * 4));
+  }
+
+  /** Any page of the block has come. */
+  isTouched(block: number): boolean {
+    return Atomics.load(this.#touched, block) !== 0;
+  }
+
+  share(): FileRam {
+    assert(this.#staged === 0, 'RAM is shared before its first page has come');
+    this.#isShared = true;
+    const blocks = this.#regions.map((region, index) => ({ ...region, bitmap: this.bitmaps[index]!.buffer }));
+    const { pageSize } = this.#queue;
+    return {
+      kind: 'file',
+      path: this.#path,
+      pageSize,
+      ...this.#openForThreads(),
+      blocks,
+      touched: this.#touched.buffer,
+    };
   }
 
   page(block: number, offset: number, from: Buffer, at: number): void {
+    if (this.#isShared) {
+      this.#writeNow(block, offset, from, at);
+      return;
+    }
     const { pageSize, offsets } = this.#queue;
     if (((this.#staged - this.#reaped) | 0) === this.#slots) this.#waitForRoom();
     const fileOffset = this.#regions[block]!.pagesOffset + offset;
@@ -92,15 +121,33 @@ export class PageWriter implements RamSink {
     this.#aligned.copy(this.#data, slot * pageSize);
     offsets[slot] = fileOffset;
     this.#filter[(fileOffset / pageSize) % FILTER_SIZE]!++;
-    setBit(this.bitmaps[block]!, offset / pageSize);
-    this.touched[block] = true;
+    setSharedBit(this.bitmaps[block]!, offset / pageSize);
+    this.#touch(block);
     this.#staged = (this.#staged + 1) | 0;
     if (((this.#staged - this.#published) | 0) === this.#wakePages) this.#publish();
   }
 
+  #writeNow(block: number, offset: number, from: Buffer, at: number): void {
+    const { pageSize } = this.#queue;
+    const fileOffset = this.#regions[block]!.pagesOffset + offset;
+    try {
+      for (let done = 0; done < pageSize; ) {
+        done += writeSync(this.#fd, from, at + done, pageSize - done, fileOffset + done);
+      }
+    } catch (error) {
+      throw ioError(this.#path, 'write pages', error);
+    }
+    setSharedBit(this.bitmaps[block]!, offset / pageSize);
+    this.#touch(block);
+  }
+
   zero(block: number, offset: number): void {
-    clearBit(this.bitmaps[block]!, offset / this.#queue.pageSize);
-    this.touched[block] = true;
+    clearSharedBit(this.bitmaps[block]!, offset / this.#queue.pageSize);
+    this.#touch(block);
+  }
+
+  #touch(block: number): void {
+    if (this.#touched[block] === 0) Atomics.store(this.#touched, block, 1);
   }
 
   read(block: number, offset: number, into: Buffer): void {
@@ -147,11 +194,33 @@ export class PageWriter implements RamSink {
   }
 
   #publish(): void {
+    if (this.#published === this.#staged) {
+      this.#reap();
+      return;
+    }
+    if (this.#ended === undefined) this.#startThread();
     const { control } = this.#queue;
     this.#published = this.#staged;
     Atomics.store(control, Word.PUBLISHED, this.#staged);
     this.#signal();
     this.#reap();
+  }
+
+  #startThread(): void {
+    const thread = new Worker(new URL('./page-writer-thread.js', import.meta.url), {
+      name: 'page-writer',
+      workerData: { queue: this.#queue, fd: this.#fd } satisfies PageWriterStart,
+      execArgv: [],
+      resourceLimits: { maxYoungGenerationSizeMb: 1, maxOldGenerationSizeMb: 16 },
+    });
+    thread.on('message', (message: FromPageWriter) => this.#hear(message));
+    thread.on('error', (error) => this.#fail(ioError(this.#path, 'write pages', error)));
+    this.#ended = new Promise((resolve) => {
+      thread.once('exit', () => {
+        if (!this.#stopping) this.#fail(ioError(this.#path, 'write pages', new Error('the writing thread ended')));
+        resolve();
+      });
+    });
   }
 
   #signal(): void {

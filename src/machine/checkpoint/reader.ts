@@ -1,6 +1,7 @@
 /** A checkpoint to send from: RAM and device state out of a mapped-ram file, written by vmferry or by QEMU >= 9.0. */
+import { closeSync, constants } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
-import { newBitmap } from '../../base/index.ts';
+import { newSharedBitmap } from '../../base/index.ts';
 import {
   bitmapFromWire,
   decodeBody,
@@ -13,9 +14,10 @@ import {
   wireBitmapBytes,
 } from '../../wire/index.ts';
 import type { DeviceSection, PageWindow, RamBlock, RunState, SavedDevices, SourceMachine } from '../machine.ts';
+import type { FileRam } from '../shared-ram.ts';
 import { checkSections } from './check-sections.ts';
 import { checkpointError, ioError, unsupported } from './errors.ts';
-import { readAt, requireFileOrNothing } from './file.ts';
+import { readAt, reopenDirect, requireFileOrNothing } from './file.ts';
 import { type BlockPages, PageReader } from './page-reader.ts';
 import { type CheckpointOutline, type FoundSection, scanCheckpoint } from './scan.ts';
 
@@ -29,6 +31,8 @@ export interface CheckpointOptions {
   readonly offset?: number;
   /** What the guest shall do at the destination; default what it did when it was saved. */
   readonly guest?: 'running' | 'paused';
+  /** Threads that share its RAM read past the page cache. */
+  readonly directIo?: boolean;
 }
 
 interface Parts {
@@ -40,6 +44,7 @@ interface Parts {
   readonly devices: readonly LocatedSection[];
   readonly runState: RunState;
   readonly guest: CheckpointOptions['guest'];
+  readonly directIo: boolean;
 }
 
 interface LocatedSection {
@@ -60,6 +65,7 @@ export class CheckpointReader implements SourceMachine {
   readonly ignoreShared: boolean;
   readonly #parts: Parts;
   readonly #pages: PageReader;
+  #shared: FileRam | undefined;
   #runState: RunState;
 
   /**
@@ -84,6 +90,7 @@ export class CheckpointReader implements SourceMachine {
         devices,
         runState: await readRunState(file, path, devices),
         guest: options.guest,
+        directIo: options.directIo ?? false,
       });
     } catch (error) {
       await file.close();
@@ -128,6 +135,28 @@ export class CheckpointReader implements SourceMachine {
     return this.#parts.blocks[block]!.bitmap;
   }
 
+  /** Throws CHECKPOINT_DIRECT_IO. */
+  sharedRam(): FileRam {
+    this.#shared ??= this.#share();
+    return this.#shared;
+  }
+
+  #share(): FileRam {
+    const { file, path, blocks, directIo } = this.#parts;
+    return {
+      kind: 'file',
+      path,
+      pageSize: this.targetPageSize,
+      fd: directIo ? reopenDirect(file.fd, path, constants.O_RDONLY, this.targetPageSize) : file.fd,
+      direct: directIo,
+      blocks: this.ram.map(({ idstr, usedLength, index }) => {
+        const { bitmap, pagesOffset } = blocks[index]!;
+        return { idstr, usedLength, pagesOffset, bitmap: bitmap.buffer };
+      }),
+      touched: new SharedArrayBuffer(blocks.length * 4),
+    };
+  }
+
   async stop(state: RunState): Promise<void> {
     this.#runState = state;
   }
@@ -152,6 +181,8 @@ export class CheckpointReader implements SourceMachine {
 
   async close(): Promise<void> {
     await this.#pages.idle();
+    if (this.#shared?.direct) closeSync(this.#shared.fd);
+    this.#shared = undefined;
     await this.#parts.file.close();
   }
 }
@@ -223,12 +254,14 @@ function withRunState(section: DeviceSection, runState: RunState): DeviceSection
 async function readBitmap(file: FileHandle, path: string, block: StreamRamBlock): Promise<BlockPages> {
   const { pageSize, bitmapOffset, pagesOffset } = block.mapped!;
   const pageCount = block.usedLength / pageSize;
-  if (pagesOffset === 0) return { pageCount, pagesOffset, bitmap: newBitmap(pageCount) };
+  if (pagesOffset === 0) return { pageCount, pagesOffset, bitmap: newSharedBitmap(pageCount) };
   const length = wireBitmapBytes(pageCount);
   if (length > RECV_BITMAP_BYTES_MAX) throw unsupported(path, `block ${block.idstr} of ${block.usedLength} bytes`);
   const bytes = Buffer.allocUnsafe(length);
   await readWhole(file, path, bitmapOffset, bytes);
-  return { pageCount, pagesOffset, bitmap: bitmapFromWire(bytes, pageCount) };
+  const bitmap = newSharedBitmap(pageCount);
+  bitmap.set(bitmapFromWire(bytes, pageCount));
+  return { pageCount, pagesOffset, bitmap };
 }
 
 async function readWhole(file: FileHandle, path: string, position: number, into: Buffer): Promise<void> {

@@ -11,6 +11,7 @@
  * has no header, so not even a look inside takes it for a checkpoint.
  */
 import { randomBytes } from 'node:crypto';
+import { closeSync, constants } from 'node:fs';
 import { type FileHandle, open, realpath, rename, statfs, unlink } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { assert, countBits, Writer } from '../../base/index.ts';
@@ -31,10 +32,10 @@ import {
   RAM_SECTION_VERSION,
   type SectionHeader,
 } from '../../wire/index.ts';
-import type { AnnouncedBlock, DestinationMachine, RamSink, RunState } from '../machine.ts';
+import type { AnnouncedBlock, DestinationMachine, IncomingRam, RunState } from '../machine.ts';
 import { checkSections } from './check-sections.ts';
 import { checkpointError, ioError, unsupported } from './errors.ts';
-import { readAt, requireFileOrNothing, syncFolderOf, writeAt } from './file.ts';
+import { readAt, reopenDirect, requireFileOrNothing, syncFolderOf, writeAt } from './file.ts';
 import { PageWriter } from './page-writer.ts';
 
 /** Sections in front of RAM are kept in memory until it begins; bytes of all of them. */
@@ -61,6 +62,9 @@ export class CheckpointWriter implements DestinationMachine {
   readonly machineType = undefined;
   readonly uuid = undefined;
   readonly #path: string;
+  readonly #directIo: boolean;
+  /** Opened with O_DIRECT; -1: not. */
+  #directFd = -1;
   #target = '';
   #temporary = '';
   #file: FileHandle | undefined;
@@ -73,10 +77,14 @@ export class CheckpointWriter implements DestinationMachine {
   readonly #ids = new Set<number>();
   #state: 'filling' | 'described' | 'committed' | 'discarded' = 'filling';
 
-  /** `path`: where the checkpoint shall be; a file of that name is replaced when the new one is complete. */
-  constructor(path: string, options: { readonly targetPageSize?: number } = {}) {
+  /**
+   * `path`: where the checkpoint shall be; a file of that name is replaced when the new one is complete. `directIo`: threads that share its RAM
+   * write past the page cache; with one channel it has no effect, as in QEMU.
+   */
+  constructor(path: string, options: { readonly targetPageSize?: number; readonly directIo?: boolean } = {}) {
     this.#path = path;
     this.targetPageSize = options.targetPageSize ?? 4096;
+    this.#directIo = options.directIo ?? false;
   }
 
   get runState(): RunState {
@@ -112,7 +120,10 @@ export class CheckpointWriter implements DestinationMachine {
   }
 
   /** Throws CHECKPOINT_SPACE if RAM may not fit. */
-  async prepareRam(blocks: readonly AnnouncedBlock[], options: { readonly ignoreShared: boolean }): Promise<RamSink> {
+  async prepareRam(
+    blocks: readonly AnnouncedBlock[],
+    options: { readonly ignoreShared: boolean },
+  ): Promise<IncomingRam> {
     assert(this.#ram === undefined && this.#configuration !== undefined, 'prepareRam comes once, after configure');
     const file = this.#openFile();
     const { ignoreShared } = options;
@@ -121,16 +132,23 @@ export class CheckpointWriter implements DestinationMachine {
     const places = mappedRamLayout(this.#preface(0).length + entries, blocks, this.targetPageSize);
     const end = places.at(-1)?.end ?? this.#preface(0).length;
     await this.#checkSpace(blocks.reduce((sum, block) => sum + block.usedLength, 0));
-    const regions = places.map(({ pagesOffset }, index) => ({
-      pagesOffset,
-      pageCount: blocks[index]!.usedLength / this.targetPageSize,
-    }));
-    const pages = new PageWriter(this.#path, file.fd, regions, this.targetPageSize);
+    const regions = places.map(({ pagesOffset }, index) => {
+      const { idstr, usedLength } = blocks[index]!;
+      return { idstr, usedLength, pagesOffset };
+    });
+    const pages = new PageWriter(this.#path, file.fd, regions, this.targetPageSize, () => this.#openForThreads());
     this.#ram = { blocks, ignoreShared, places, end, pages };
     // EOS and footer of START ram, END ram: written when the id of ram's section is known.
     this.#tail = end + this.#ramEnd(0).length;
     this.#devicesFrom = this.#tail;
     return pages;
+  }
+
+  #openForThreads(): { readonly fd: number; readonly direct: boolean } {
+    const { fd } = this.#openFile();
+    if (!this.#directIo) return { fd, direct: false };
+    this.#directFd = reopenDirect(fd, this.#path, constants.O_RDWR, this.targetPageSize);
+    return { fd: this.#directFd, direct: true };
   }
 
   drain(): Promise<void> | undefined {
@@ -193,8 +211,7 @@ export class CheckpointWriter implements DestinationMachine {
     await this.#writeEntries(this.#preface(ramId));
     try {
       await file.sync();
-      await file.close();
-      this.#file = undefined;
+      await this.#close();
       await rename(this.#temporary, this.#target);
       this.#state = 'committed';
       await syncFolderOf(this.#target);
@@ -209,8 +226,7 @@ export class CheckpointWriter implements DestinationMachine {
     if (this.#state === 'committed' || this.#state === 'discarded') return;
     this.#state = 'discarded';
     await this.#ram?.pages.abandon();
-    await this.#file?.close().catch(() => {});
-    this.#file = undefined;
+    await this.#close().catch(() => {});
     if (this.#temporary !== '') await unlink(this.#temporary).catch(() => {});
   }
 
@@ -238,7 +254,7 @@ export class CheckpointWriter implements DestinationMachine {
 
   /** A shared block under x-ignore-shared, as far as one can see: any other has had every page sent at least once. */
   #ignored(index: number): boolean {
-    return this.#ram!.ignoreShared && !this.#ram!.pages.touched[index];
+    return this.#ram!.ignoreShared && !this.#ram!.pages.isTouched(index);
   }
 
   #preface(ramId: number): Buffer {
@@ -296,6 +312,13 @@ export class CheckpointWriter implements DestinationMachine {
       { code: 'CHECKPOINT_SPACE', path: this.#path, needed, free },
       `the machine's RAM may need ${needed} bytes, the file system has ${free}`,
     );
+  }
+
+  async #close(): Promise<void> {
+    if (this.#directFd >= 0) closeSync(this.#directFd);
+    this.#directFd = -1;
+    await this.#file?.close();
+    this.#file = undefined;
   }
 
   #openFile(): FileHandle {

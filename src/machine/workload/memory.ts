@@ -5,7 +5,8 @@ import { runInNewContext } from 'node:vm';
 import { newBitmap, nextSetBit, setBit, testBit } from '../../base/index.ts';
 import { addressOf, adviseHugePages, canVector, plainView } from '../../native/index.ts';
 import type { DirectSink, FreshRun } from '../../wire/index.ts';
-import type { PageWindow, RamSink } from '../machine.ts';
+import type { IncomingRam, PageWindow } from '../machine.ts';
+import type { MemoryRam } from '../shared-ram.ts';
 import { CHUNK_BYTES, CHUNK_SHIFT, type Layout, PAGE_SIZE } from './layout.ts';
 
 const ZERO_PAGE = Buffer.alloc(PAGE_SIZE);
@@ -15,8 +16,10 @@ export class Memory {
   readonly shared: readonly SharedArrayBuffer[];
   /** By block, then by chunk of 1 GiB. */
   readonly #windows: readonly (readonly PageWindow[])[];
+  readonly #layout: Layout;
 
   constructor(layout: Layout) {
+    this.#layout = layout;
     this.shared = layout.blocks.map((block) => new SharedArrayBuffer(block.usedLength));
     this.#windows = layout.blocks.map((block, index) => {
       const windows: PageWindow[] = [];
@@ -46,20 +49,40 @@ export class Memory {
     return this.#windows[block]![page >>> CHUNK_SHIFT]!;
   }
 
-  /** `order[i]`: this memory's block for the sink's block i. */
-  sink(order: readonly number[]): RamSink {
-    return new MemorySink(order.map((block) => this.#windows[block]!));
+  /** `order[i]`: this memory's block for block i of what is returned; the layout's order by default. */
+  ram(order: readonly number[] = [...this.shared.keys()]): MemoryRam {
+    const blocks = order.map((block) => {
+      const { idstr, usedLength } = this.#layout.blocks[block]!;
+      return { idstr, usedLength, memory: this.shared[block]!, byteOffset: 0 };
+    });
+    return { kind: 'memory', pageSize: PAGE_SIZE, blocks };
+  }
+
+  sink(order: readonly number[]): IncomingRam {
+    return new MemorySink(
+      order.map((block) => this.#windows[block]!),
+      this.ram(order),
+    );
   }
 }
 
-class MemorySink implements DirectSink {
+class MemorySink implements DirectSink, IncomingRam {
   readonly #windows: readonly (readonly PageWindow[])[];
   /** Pages that something has been put into; the others are as the memory came: zero. */
   readonly #received: readonly Uint32Array[];
+  readonly #ram: MemoryRam;
+  /** Threads put pages into the memory too: `received` does not tell of all. */
+  #isShared = false;
 
-  constructor(windows: readonly (readonly PageWindow[])[]) {
+  constructor(windows: readonly (readonly PageWindow[])[], ram: MemoryRam) {
     this.#windows = windows;
+    this.#ram = ram;
     this.#received = windows.map((chunks) => newBitmap(chunks.reduce((sum, chunk) => sum + chunk.pageCount, 0)));
+  }
+
+  share(): MemoryRam {
+    this.#isShared = true;
+    return this.#ram;
   }
 
   page(block: number, offset: number, from: Buffer, at: number): void {
@@ -71,8 +94,14 @@ class MemorySink implements DirectSink {
   zero(block: number, offset: number): void {
     const received = this.#received[block]!;
     const page = offset / PAGE_SIZE;
-    if (testBit(received, page)) ZERO_PAGE.copy(this.#chunk(block, offset).bytes, offset % CHUNK_BYTES);
+    if (this.#isShared) this.#clear(this.#chunk(block, offset).bytes, offset % CHUNK_BYTES);
+    else if (testBit(received, page)) ZERO_PAGE.copy(this.#chunk(block, offset).bytes, offset % CHUNK_BYTES);
     else setBit(received, page);
+  }
+
+  /** Looking does not make the host back a page that is not there. */
+  #clear(bytes: Buffer, at: number): void {
+    if (bytes.compare(ZERO_PAGE, 0, PAGE_SIZE, at, at + PAGE_SIZE) !== 0) ZERO_PAGE.copy(bytes, at);
   }
 
   read(block: number, offset: number, into: Buffer): void {
@@ -82,7 +111,7 @@ class MemorySink implements DirectSink {
 
   fresh(block: number, offset: number, pagesMax: number): FreshRun | undefined {
     const chunk = this.#chunk(block, offset);
-    if (chunk.address === undefined) return undefined;
+    if (chunk.address === undefined || this.#isShared) return undefined;
     const page = offset / PAGE_SIZE;
     const received = this.#received[block]!;
     if (testBit(received, page)) return undefined;

@@ -11,14 +11,15 @@ import type {
   AnnouncedBlock,
   DestinationMachine,
   DirtyLog,
+  IncomingRam,
   PageWindow,
   RamBlock,
-  RamSink,
   RunState,
   SavedDevices,
   SourceIterable,
   SourceMachine,
 } from '../machine.ts';
+import type { MemoryRam } from '../shared-ram.ts';
 import { Console } from './console.ts';
 import { saveDevices, UNLIMITED_RATE } from './devices.ts';
 import { type WorkloadFault, workloadError } from './errors.ts';
@@ -143,6 +144,10 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
     return this.#powered('window').memory.window(block, page);
   }
 
+  sharedRam(): MemoryRam {
+    return this.#powered('share its RAM').memory.ram();
+  }
+
   /** A migration that completes keeps its state whoever else stops the machine. Throws WORKLOAD_VCPU_SILENT (it then runs on), WORKLOAD_VCPU_DIED. */
   async stop(state: RunState): Promise<void> {
     if (this.runState === 'running') {
@@ -209,7 +214,7 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
   }
 
   /** The memory is allocated and the vCPUs are started here, so that the switchover does not wait for them. */
-  async prepareRam(blocks: readonly AnnouncedBlock[], _options: { ignoreShared: boolean }): Promise<RamSink> {
+  async prepareRam(blocks: readonly AnnouncedBlock[], _options: { ignoreShared: boolean }): Promise<IncomingRam> {
     if (this.runState !== 'inmigrate') this.#refuse('receive RAM');
     const order = matchBlocks(this.ram, blocks);
     if (!this.#pristine) await this.#release();

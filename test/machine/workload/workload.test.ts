@@ -3,7 +3,7 @@ import test from 'node:test';
 import fc from 'fast-check';
 import { FerryError } from '../../../src/base/index.ts';
 import { PATTERNS, type WorkloadMachine } from '../../../src/machine/index.ts';
-import { parseVmdesc } from '../../../src/wire/index.ts';
+import { type DirectSink, parseVmdesc } from '../../../src/wire/index.ts';
 import { assertVerified, headers, loadDevices, MIB, machineFor, move, operations, PAGE, sendRam } from './support.ts';
 
 const refused = (code: string) => (error: unknown) => error instanceof FerryError && error.code === code;
@@ -86,6 +86,26 @@ test('the guest knows how long it stood still', async (t) => {
     `${lastStopMs} ms seen, at most ${performance.now() - before} ms`,
   );
   assert.ok(longestGapMs >= lastStopMs && gaps >= 1);
+});
+
+test('shared RAM: blocks in the order asked for, and a zero page that comes last makes zero what threads have put there', async (t) => {
+  const source = await machineFor(t, { ram: MIB });
+  const destination = await machineFor(t, { ram: MIB, incoming: true });
+  assert.throws(() => destination.sharedRam(), refused('WORKLOAD_RUN_STATE'));
+  const announced = [...source.ram].reverse();
+  const sink = await destination.prepareRam(announced, { ignoreShared: false });
+  const shared = sink.share();
+  assert.ok(shared.kind === 'memory');
+  const names = (blocks: readonly { readonly idstr: string }[]) => blocks.map(({ idstr }) => idstr);
+  assert.deepEqual(names(shared.blocks), names(announced));
+  assert.deepEqual(names(source.sharedRam().blocks), names(source.ram));
+  const { memory, byteOffset } = shared.blocks[0]!;
+  const bytes = new Uint8Array(memory, byteOffset, 2 * 4096);
+  bytes[5000] = 1;
+  assert.equal(destination.window(announced[0]!.index, 1).bytes[5000], 1);
+  sink.zero(0, 4096);
+  assert.equal(Atomics.load(bytes, 5000), 0);
+  assert.equal((sink as unknown as DirectSink).fresh(0, 0, 1), undefined, 'nobody else may lay out what threads fill');
 });
 
 test('a failed attempt leaves a pristine machine for the next one', async (t) => {

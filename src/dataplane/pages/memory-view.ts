@@ -1,34 +1,18 @@
-/** Guest RAM as every thread can reach it: shared memory, and the addresses of it that system calls take. */
-import { addressOf } from '../native/index.ts';
-
-export interface SharedBlock {
-  readonly idstr: string;
-  /** Bytes, a multiple of the page size. */
-  readonly usedLength: number;
-  readonly memory: SharedArrayBuffer;
-  /** Where in `memory` the block begins, bytes. */
-  readonly byteOffset: number;
-}
-
-/** A batch, and a packet, speaks of the block with that index in `blocks`. */
-export interface SharedRam {
-  /** Target page size, bytes. */
-  readonly pageSize: number;
-  readonly blocks: readonly SharedBlock[];
-}
+import type { MemoryRam } from '../../machine/index.ts';
+import { addressOf } from '../../native/index.ts';
 
 /** A view may not be larger than 4 GiB, a block may: views are by chunk of 1 GiB. */
 const CHUNK_BYTES = 1024 * 1024 * 1024;
 
-/** One thread's view of the RAM. It holds the memory, so addresses taken from it stay good as long as it lives. */
-export class RamView {
+/** One thread's view of RAM in memory. It holds the memory, so addresses taken from it stay good as long as it lives. */
+export class MemoryView {
   readonly #pageSize: number;
   readonly #zeroPage: Buffer;
   /** Of each block's first byte. */
   readonly addresses: Float64Array;
   readonly #chunks: readonly (readonly Buffer[])[];
 
-  constructor(ram: SharedRam) {
+  constructor(ram: MemoryRam) {
     this.#pageSize = ram.pageSize;
     this.#zeroPage = Buffer.alloc(ram.pageSize);
     this.#chunks = ram.blocks.map(({ memory, byteOffset, usedLength }) =>

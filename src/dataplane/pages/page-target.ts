@@ -1,0 +1,67 @@
+/** Where a receiving thread puts its pages. */
+import type { SharedRam } from '../../machine/index.ts';
+import { addressOf, alignedBuffer } from '../../native/index.ts';
+import { MULTIFD_PACKET_PAGES_BYTES } from '../../wire/multifd/index.ts';
+import { FileView } from './file-view.ts';
+import { MemoryView } from './memory-view.ts';
+import { runLength } from './runs.ts';
+
+/** One packet at a time: its content goes to the addresses of its pages, in their order; `placed` says that it is there. */
+export interface PageTarget {
+  /** Of page `index` of the packet, which is the one at byte `offset` of the block. Pages that are neighbours in both are so in memory. */
+  addressOf(block: number, index: number, offset: number): number;
+  /** The content of the first `count` pages is at their addresses. Throws FileFailure. */
+  placed(block: number, offsets: Float64Array, count: number): void;
+  /** The page is zero from now on. */
+  clear(block: number, offset: number): void;
+}
+
+export function pageTarget(ram: SharedRam): PageTarget {
+  return ram.kind === 'memory' ? new MemoryTarget(new MemoryView(ram)) : new FileTarget(new FileView(ram));
+}
+
+/** The page's own memory. */
+class MemoryTarget implements PageTarget {
+  readonly #memory: MemoryView;
+
+  constructor(memory: MemoryView) {
+    this.#memory = memory;
+  }
+
+  addressOf(block: number, _index: number, offset: number): number {
+    return this.#memory.addresses[block]! + offset;
+  }
+
+  placed(): void {}
+
+  clear(block: number, offset: number): void {
+    this.#memory.clearPage(block, offset);
+  }
+}
+
+/** Memory of its own, from which neighbours are written together. */
+class FileTarget implements PageTarget {
+  readonly #file: FileView;
+  readonly #pages = alignedBuffer(MULTIFD_PACKET_PAGES_BYTES);
+  readonly #address = addressOf(this.#pages);
+
+  constructor(file: FileView) {
+    this.#file = file;
+  }
+
+  addressOf(_block: number, index: number): number {
+    return this.#address + index * this.#file.ram.pageSize;
+  }
+
+  placed(block: number, offsets: Float64Array, count: number): void {
+    const { pageSize } = this.#file.ram;
+    for (let i = 0, run = 0; i < count; i += run) {
+      run = runLength(offsets, i, count, pageSize);
+      this.#file.write(block, offsets[i]!, this.#address + i * pageSize, run * pageSize);
+    }
+  }
+
+  clear(block: number, offset: number): void {
+    this.#file.clear(block, offset);
+  }
+}

@@ -33,7 +33,7 @@ export function setBlocking(fd: number, blocking: boolean): void {
 
 /**
  * Takes the connection away from Node's socket, which is dead afterwards; the connection lives on under the number returned. The socket
- * must not have begun to read (pauseOnConnect, or paused since it was made), or those bytes are lost.
+ * must not be reading (pauseOnConnect, paused since it was made, or stopped), or those bytes are lost.
  *
  * `_handle` is no documented API; it has been the same since Node 0.10 and a test holds it (checked on Node 20).
  */

@@ -1,4 +1,5 @@
 import type { IoVector } from '../native/index.ts';
+import type { Connection } from './connection.ts';
 
 /**
  * How bytes travel. Every transport gives the engine the same thing: a `Channel`.
@@ -69,6 +70,8 @@ export interface Listener {
   readonly address: Address;
   /** Next peer. Throws TransportError when closed or when `signal` aborts. */
   accept(signal?: AbortSignal): Promise<Channel>;
+  /** Next peer, before anybody reads what it says. Throws as `accept`; TRANSPORT_ADDRESS where only one can come (fd:, exec:, file:). */
+  next(signal?: AbortSignal): Promise<Connection>;
   close(): void;
 }
 

@@ -3,10 +3,12 @@ import { Socket } from 'node:net';
 import { FerryError } from '../base/index.ts';
 import { formatAddress } from './address.ts';
 import type { Address, Channel } from './channel.ts';
+import { Connection } from './connection.ts';
 import { badAddress, closedHere, refused } from './errors.ts';
 import { openExec } from './exec-channel.ts';
 import { fileChannelOf, openFileChannel } from './file-channel.ts';
-import { SocketChannel, SocketRing } from './socket-channel.ts';
+import { SocketChannel } from './socket-channel.ts';
+import { SocketRing } from './socket-ring.ts';
 
 export interface ConnectOptions {
   /** Aborting it gives the attempt up; it has no power over the channel afterwards. */
@@ -24,21 +26,36 @@ export const TCP_OPTIONS = { noDelay: true, keepAlive: true, keepAliveInitialDel
 
 /** The outgoing end of `address`. Throws TransportError: refused, timeout, address, or closed if `signal` aborts. */
 export async function connect(address: Address, options: ConnectOptions = {}): Promise<Channel> {
-  const label = channelLabel(address, options.role);
-  options.signal?.throwIfAborted();
   switch (address.kind) {
     case 'tcp':
-      if (address.host === '') throw badAddress(formatAddress(address), 'connecting wants a host');
-      return connectSocket({ host: address.host, port: address.port, ...TCP_OPTIONS }, label, options);
     case 'unix':
-      return connectSocket({ path: address.path }, label, options);
+      return (await dial(address, options)).channel(options.role);
     case 'fd':
-      return openDescriptor(address.fd, 'write', label);
+      options.signal?.throwIfAborted();
+      return openDescriptor(address.fd, 'write', channelLabel(address, options.role));
     case 'exec':
-      return openExec(address, label);
+      options.signal?.throwIfAborted();
+      return openExec(address, channelLabel(address, options.role));
     case 'file':
-      return openFileChannel(address, 'write', label);
+      options.signal?.throwIfAborted();
+      return openFileChannel(address, 'write', channelLabel(address, options.role));
   }
+}
+
+/** An address where any number of connections can be made. */
+export type SocketAddress = Extract<Address, { kind: 'tcp' | 'unix' }>;
+
+export function isSocketAddress(address: Address): address is SocketAddress {
+  return address.kind === 'tcp' || address.kind === 'unix';
+}
+
+/** A connection that nobody reads yet. Throws as `connect`. */
+export async function dial(address: SocketAddress, options: ConnectOptions = {}): Promise<Connection> {
+  options.signal?.throwIfAborted();
+  if (address.kind === 'unix') return connectSocket(address, { path: address.path }, options);
+  const { host, port } = address;
+  if (host === '') throw badAddress(formatAddress(address), 'connecting wants a host');
+  return connectSocket(address, { host, port, ...TCP_OPTIONS }, options);
 }
 
 export function channelLabel(address: Address, role = 'main'): string {
@@ -47,10 +64,13 @@ export function channelLabel(address: Address, role = 'main'): string {
 
 type Target = ({ host: string; port: number } & typeof TCP_OPTIONS) | { path: string };
 
-function connectSocket(target: Target, label: string, options: ConnectOptions): Promise<Channel> {
+function connectSocket(address: SocketAddress, target: Target, options: ConnectOptions): Promise<Connection> {
   const { signal, timeoutMs = CONNECT_TIMEOUT_MS } = options;
+  const label = channelLabel(address, options.role);
   const ring = new SocketRing();
   const socket = new Socket(ring.socketOptions);
+  // Whoever gets the connection decides who reads it.
+  socket.pause();
   return new Promise((resolve, reject) => {
     const giveUp = (error: Error) => {
       settle();
@@ -69,7 +89,7 @@ function connectSocket(target: Target, label: string, options: ConnectOptions): 
       );
     const onConnect = () => {
       settle();
-      resolve(new SocketChannel(label, { input: socket, output: socket, ring }));
+      resolve(new Connection(formatAddress(address), socket, ring));
     };
     const timer = setTimeout(onTimeout, timeoutMs);
     const settle = () => {

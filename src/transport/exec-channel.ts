@@ -5,7 +5,8 @@ import { FerryError } from '../base/index.ts';
 import type { Address } from './channel.ts';
 import { refused, type TransportError } from './errors.ts';
 import { adoptSocket } from './handle.ts';
-import { type Companion, SocketChannel, SocketRing } from './socket-channel.ts';
+import { type Companion, SocketChannel } from './socket-channel.ts';
+import { SocketRing } from './socket-ring.ts';
 
 /**
  * Starts the command in a process group of its own, with its stdin and stdout as the channel's two directions (as QEMU does on

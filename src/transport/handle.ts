@@ -13,7 +13,7 @@ interface Owner {
 
 /**
  * A socket made by a server or for a child process, made anew with `options`: only at its making can a socket be told to read into our own
- * buffers. `given` must not have delivered bytes yet; it is dead afterwards.
+ * buffers. It is paused. `given` must not have delivered bytes yet; it is dead afterwards.
  */
 export function adoptSocket(given: Socket, options: SocketConstructorOpts): Socket {
   const owner = given as unknown as Owner;
@@ -21,7 +21,7 @@ export function adoptSocket(given: Socket, options: SocketConstructorOpts): Sock
   assert(handle !== null && handle !== undefined, 'a socket without a handle cannot be adopted');
   owner._handle = null;
   given.destroy();
-  return new Socket({ ...options, handle } as SocketConstructorOpts);
+  return new Socket({ ...options, handle, pauseOnCreate: true } as SocketConstructorOpts);
 }
 
 /**

@@ -1,10 +1,19 @@
 /**
- * transport: how bytes travel. `connect` gives the outgoing end of an address, `listen` the incoming one; either way a `Channel`.
+ * transport: how bytes travel. `connect` gives the outgoing end of an address, `listen` the incoming one; either way a `Channel`, or (`dial`,
+ * `next`) a `Connection` that nobody reads yet.
  * `ChannelOutput` stages and shapes what a sender writes. Knows nothing of what the bytes mean.
  */
 export * from './address.ts';
 export * from './channel.ts';
-export { CONNECT_TIMEOUT_MS, type ConnectOptions, connect } from './connect.ts';
+export {
+  CONNECT_TIMEOUT_MS,
+  type ConnectOptions,
+  connect,
+  dial,
+  isSocketAddress,
+  type SocketAddress,
+} from './connect.ts';
+export type { Connection } from './connection.ts';
 export { isTransportError, type TransportError, type TransportFault } from './errors.ts';
 export { type ListenOptions, listen } from './listener.ts';
 export * from './output.ts';

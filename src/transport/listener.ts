@@ -2,13 +2,15 @@ import { readFileSync } from 'node:fs';
 import { lstat, unlink } from 'node:fs/promises';
 import { createServer, type Server, type Socket } from 'node:net';
 import { resolve as resolvePath } from 'node:path';
+import { formatAddress } from './address.ts';
 import type { Address, Channel, Listener } from './channel.ts';
-import { channelLabel, openDescriptor, TCP_OPTIONS } from './connect.ts';
+import { channelLabel, openDescriptor, type SocketAddress, TCP_OPTIONS } from './connect.ts';
+import { Connection, FIRST_BYTES_MAX } from './connection.ts';
 import { badAddress, closedHere, refused } from './errors.ts';
 import { openExec } from './exec-channel.ts';
 import { openFileChannel } from './file-channel.ts';
 import { adoptSocket } from './handle.ts';
-import { SocketChannel, SocketRing } from './socket-channel.ts';
+import { SocketRing } from './socket-ring.ts';
 
 /** Peers that wait to be accepted; more are turned away. A migration has at most 255 multifd channels, main and preempt. */
 const WAITING_MAX = 300;
@@ -39,7 +41,7 @@ export async function listen(address: Address, options: ListenOptions = {}): Pro
 }
 
 interface Waiter {
-  resolve(channel: Channel): void;
+  resolve(connection: Connection): void;
   reject(error: Error): void;
 }
 
@@ -52,11 +54,7 @@ class SocketListener implements Listener {
   readonly #waiters: Waiter[] = [];
   #closed: Error | undefined;
 
-  static async open(
-    address: Address & { kind: 'tcp' | 'unix' },
-    label: string,
-    options: ListenOptions,
-  ): Promise<Listener> {
+  static async open(address: SocketAddress, label: string, options: ListenOptions): Promise<Listener> {
     const server = createServer({
       pauseOnConnect: true,
       allowHalfOpen: true,
@@ -70,12 +68,7 @@ class SocketListener implements Listener {
     return new SocketListener(address, label, options, server);
   }
 
-  private constructor(
-    address: Address & { kind: 'tcp' | 'unix' },
-    label: string,
-    options: ListenOptions,
-    server: Server,
-  ) {
+  private constructor(address: SocketAddress, label: string, options: ListenOptions, server: Server) {
     this.#label = label;
     this.#role = options.role;
     this.#server = server;
@@ -93,6 +86,10 @@ class SocketListener implements Listener {
   }
 
   async accept(signal?: AbortSignal): Promise<Channel> {
+    return (await this.next(signal)).channel(this.#role);
+  }
+
+  async next(signal?: AbortSignal): Promise<Connection> {
     if (this.#closed !== undefined) throw this.#closed;
     if (signal?.aborted) throw this.#closedError(signal.reason);
     const socket = this.#arrived.shift();
@@ -104,9 +101,9 @@ class SocketListener implements Listener {
       };
       const done = () => signal?.removeEventListener('abort', onAbort);
       const waiter: Waiter = {
-        resolve: (channel) => {
+        resolve: (connection) => {
           done();
-          resolve(channel);
+          resolve(connection);
         },
         reject: (error) => {
           done();
@@ -131,13 +128,11 @@ class SocketListener implements Listener {
     else socket.destroy();
   }
 
-  #adopt(given: Socket): Channel {
-    const peer = given.remoteAddress === undefined || given.remotePort === undefined ? undefined : given;
-    const from: Address =
-      peer === undefined ? this.address : { kind: 'tcp', host: peer.remoteAddress ?? '', port: peer.remotePort ?? 0 };
-    const ring = new SocketRing();
-    const socket = adoptSocket(given, ring.socketOptions);
-    return new SocketChannel(channelLabel(from, this.#role), { input: socket, output: socket, ring });
+  #adopt(given: Socket): Connection {
+    const { remoteAddress: host, remotePort: port } = given;
+    const from: Address = host === undefined || port === undefined ? this.address : { kind: 'tcp', host, port };
+    const ring = new SocketRing(FIRST_BYTES_MAX);
+    return new Connection(formatAddress(from), adoptSocket(given, ring.socketOptions), ring);
   }
 
   #close(reason: Error): void {
@@ -165,6 +160,10 @@ class SingleListener implements Listener {
     this.#channel = channel;
     signal?.addEventListener('abort', () => this.close(), { once: true });
     if (signal?.aborted) this.close();
+  }
+
+  async next(): Promise<never> {
+    throw badAddress(formatAddress(this.address), 'has one peer only');
   }
 
   async accept(): Promise<Channel> {

@@ -4,19 +4,15 @@
  * Reading goes through `onread` into the ring's own buffers: no stream machinery, no allocation. The callback's microtasks run
  * before libuv reads on, so a reader that waits in `read` keeps the ring empty and reading never stops.
  */
-import type { ConnectOpts, Socket, SocketConstructorOpts } from 'node:net';
+import type { Socket } from 'node:net';
 import { getSystemErrorName } from 'node:util';
 import { asError } from '../base/index.ts';
 import { canVector, type IoVector } from '../native/index.ts';
 import type { Channel, ChannelCounters, Chunk, DirectTransfer } from './channel.ts';
 import { type ChannelPosition, channelFailure, closedHere, type TransportError } from './errors.ts';
 import { errorBehindEnd } from './handle.ts';
-import { ReadRing } from './read-ring.ts';
+import type { SocketRing } from './socket-ring.ts';
 
-const READ_SLOT_BYTES = 256 * 1024;
-const READ_SLOTS = 4;
-/** While the reader takes most bytes directly, a wake-up shall bring only few by way of the ring. */
-const WAKE_BYTES = 16 * 1024;
 /** Wake-ups after a direct transfer that are expected to be followed by another. */
 const WAKE_CREDIT = 4;
 
@@ -37,31 +33,6 @@ export interface SocketEnds {
   readonly output?: Socket | undefined;
   readonly ring: SocketRing;
   readonly companion?: Companion | undefined;
-}
-
-/** A read ring with the options that make a net.Socket fill it. */
-export class SocketRing extends ReadRing {
-  bytesRead = 0;
-  reads = 0;
-  /** Reads that shall be small. */
-  wakeUps = 0;
-  readonly socketOptions: SocketConstructorOpts & ConnectOpts;
-
-  constructor() {
-    super(READ_SLOT_BYTES, READ_SLOTS);
-    this.socketOptions = {
-      allowHalfOpen: true,
-      onread: {
-        buffer: () => (this.wakeUps > 0 ? this.space.subarray(0, WAKE_BYTES) : this.space),
-        callback: (count) => {
-          this.wakeUps--;
-          this.bytesRead += count;
-          this.reads++;
-          return this.commit(count);
-        },
-      },
-    };
-  }
 }
 
 /** How long a command that has closed its pipe may take to exit and so to say whether it failed, ms. */

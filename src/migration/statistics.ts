@@ -1,10 +1,19 @@
 import { nowMs } from '../base/index.ts';
+import type { ChannelTotals } from '../dataplane/index.ts';
 import type { MigrationInfo, MigrationRamStats, MigrationStatus, XbzrleStats } from './host.ts';
 
 /** Window over which bandwidth is measured, ms (QEMU's is 100 too: migration/migration.c BUFFER_DELAY). */
 export const BANDWIDTH_WINDOW_MS = 100;
 /** Windows that the switchover is planned with. */
 const WINDOWS_PLANNED_WITH = 4;
+
+/** What has left so far, as the connections count it. */
+export interface Traffic {
+  readonly mainBytes: number;
+  readonly channels: ChannelTotals;
+}
+
+export const NO_CHANNELS: ChannelTotals = { bytes: 0, packets: 0, normalPages: 0, zeroPages: 0 };
 
 /**
  * Counters of one outgoing migration. The engine adds, `info` renders them as query-migrate does. Bytes unless the name says pages;
@@ -19,6 +28,7 @@ export class Statistics {
   stopMs: number | undefined;
   downtimeMs: number | undefined;
 
+  /** Pages that went over the main channel; those of parallel channels are counted there. */
   normalPages = 0;
   zeroPages = 0;
   xbzrlePages = 0;
@@ -41,6 +51,8 @@ export class Statistics {
   /** The last few windows. */
   readonly #recent: number[] = [];
   pagesPerSecond = 0;
+  #traffic: () => Traffic = () => ({ mainBytes: 0, channels: NO_CHANNELS });
+  #channels = NO_CHANNELS;
   #windowStartMs = nowMs();
   #windowBytes = 0;
   #windowPages = 0;
@@ -51,11 +63,20 @@ export class Statistics {
   }
 
   get pagesSent(): number {
-    return this.normalPages + this.zeroPages + this.xbzrlePages;
+    const { normalPages, zeroPages } = this.#channels;
+    return this.normalPages + this.zeroPages + this.xbzrlePages + normalPages + zeroPages;
   }
 
-  /** Tells the total of bytes sent; closes the bandwidth window when it is long enough. */
-  progress(transferredBytes: number): void {
+  /** Where `progress` sees what has been sent. */
+  follow(traffic: () => Traffic): void {
+    this.#traffic = traffic;
+  }
+
+  /** Takes the totals of what was sent; closes the bandwidth window when it is long enough. */
+  progress(): void {
+    const { mainBytes, channels } = this.#traffic();
+    this.#channels = channels;
+    const transferredBytes = mainBytes + channels.bytes;
     const added = transferredBytes - this.transferredBytes;
     this.transferredBytes = transferredBytes;
     if (this.stopMs === undefined) this.precopyBytes += added;
@@ -90,19 +111,21 @@ export class Statistics {
   }
 
   ram(): MigrationRamStats {
+    const { bytes, normalPages, zeroPages } = this.#channels;
+    const normal = this.normalPages + normalPages;
     return {
       transferred: this.transferredBytes,
       remaining: this.remainingPages * this.pageSize,
       total: this.ramTotalBytes,
-      duplicate: this.zeroPages,
-      normal: this.normalPages,
-      'normal-bytes': this.normalPages * this.pageSize,
+      duplicate: this.zeroPages + zeroPages,
+      normal,
+      'normal-bytes': normal * this.pageSize,
       'dirty-pages-rate': Math.round(this.dirtyPagesPerSecond),
       mbps: (this.measuredBandwidth * 8) / 1000,
       'dirty-sync-count': this.syncCount,
       'postcopy-requests': 0,
       'page-size': this.pageSize,
-      'multifd-bytes': 0,
+      'multifd-bytes': bytes,
       'pages-per-second': Math.round(this.pagesPerSecond),
       'precopy-bytes': this.precopyBytes,
       'downtime-bytes': this.downtimeBytes,

@@ -17,4 +17,5 @@ export type { Connection } from './connection.ts';
 export { isTransportError, type TransportError, type TransportFault } from './errors.ts';
 export { type ListenOptions, listen } from './listener.ts';
 export * from './output.ts';
+export { Pacer } from './pacer.ts';
 export { ReadRing } from './read-ring.ts';

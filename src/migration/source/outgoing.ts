@@ -1,26 +1,21 @@
 import { asError, explain, nowMs, StateMachine } from '../../base/index.ts';
+import type { ChannelInfo } from '../../dataplane/index.ts';
 import type { RunState, SourceMachine } from '../../machine/index.ts';
 import { compatProfile, type SettingsView } from '../../settings/index.ts';
-import { type Address, type Channel, ChannelOutput } from '../../transport/index.ts';
+import type { Address, Channel } from '../../transport/index.ts';
 import { within } from '../deadline.ts';
-import { MigrationError, wrongState } from '../errors.ts';
+import { MigrationError, unsupported, wrongState } from '../errors.ts';
 import type { MigrationInfo, MigrationStatus } from '../host.ts';
 import { SHUT_NEVER_STARTED } from '../return-path.ts';
 import { Statistics } from '../statistics.ts';
 import { OUTGOING_ARCS } from '../status.ts';
+import { Links } from './links.ts';
+import type { Dial } from './multifd.ts';
 import { Precopy } from './precopy.ts';
-import { RamSaver } from './ram-save.ts';
-import { ReturnPathReader } from './return-path-reader.ts';
+import type { SourceRun } from './run.ts';
+import { setUp } from './setup.ts';
 import { StreamWriter } from './stream-writer.ts';
-import { XbzrleCache } from './xbzrle-cache.ts';
-
-/** The destination answers the last PING only when every device is loaded; a slow one may take this long, ms. */
-const COMMIT_DEADLINE_MS = 120_000;
-/** After everything was handed over: time for the destination to start the guest and say so, ms. */
-const SHUT_DEADLINE_MS = 120_000;
-/** PING values: 1 as QEMU's first; the last one is ours. */
-const PING_SETUP = 1;
-const PING_COMMIT = 0x0fe2_2f01;
+import { type Confirmation, handOver, switchOver } from './switchover.ts';
 
 export interface OutgoingObserver {
   status?(status: MigrationStatus): void;
@@ -37,6 +32,8 @@ export interface OutgoingOptions {
   readonly settings: SettingsView;
   /** Connects; must end when `signal` aborts. */
   readonly connect: (signal: AbortSignal) => Promise<Channel>;
+  /** Makes further connections to the same destination; absent where there can be only one (fd:, exec:, file:). */
+  readonly dial?: Dial | undefined;
   /** Whether a destination can answer on this channel; without one nobody knows whether the guest has arrived. */
   readonly returnPath: (channel: Channel) => boolean;
   /** Nobody runs the guest at the far end (a file): until all is well there the guest can always be taken back. */
@@ -71,7 +68,7 @@ export class OutgoingMigration {
   readonly #state: StateMachine<MigrationStatus>;
   readonly #statistics: Statistics;
   readonly #abort = new AbortController();
-  #channel: Channel | undefined;
+  #links: Links | undefined;
   #failure: Error | undefined;
   #committed = false;
   /** The state that the switchover found the machine in; a failure gives it back. */
@@ -105,6 +102,11 @@ export class OutgoingMigration {
     return info;
   }
 
+  /** Those of parallel channels. */
+  get threads(): readonly ChannelInfo[] {
+    return this.#links?.channels?.threads ?? [];
+  }
+
   /** Ends the migration; the guest goes on here. Throws MIGRATION_STATE when it has been handed over already. */
   cancel(): void {
     if (this.#committed) {
@@ -126,7 +128,7 @@ export class OutgoingMigration {
     this.#state.move('setup');
     try {
       await this.#migrate();
-      this.#finish();
+      await this.#finish();
       this.#state.move('completed');
       return { status: 'completed', info: this.info() };
     } catch (thrown) {
@@ -142,117 +144,57 @@ export class OutgoingMigration {
     const cancelled = isCancelled(error) && this.#state.can('cancelling');
     if (cancelled) this.#state.move('cancelling');
     this.#abort.abort(error);
-    this.#channel?.destroy(error);
+    this.#links?.destroy(error);
   }
 
   async #migrate(): Promise<void> {
-    const connected = await this.#options.connect(this.#abort.signal);
-    this.#channel = connected;
-    this.#check();
-    const output = new ChannelOutput(connected);
-    const returnPath = this.#options.returnPath(connected)
-      ? new ReturnPathReader(connected, (error) => this.#fail(error))
-      : undefined;
-    const stream = new StreamWriter(this.#machine, output, compatProfile(this.#machine.machineType));
-    const saved = await this.#setup(stream, output, returnPath !== undefined);
-    let confirmation: { readonly shut: Promise<void> } | undefined;
+    const { dial } = this.#options;
+    if (this.#settings.capability('multifd') && dial === undefined)
+      throw unsupported('multifd over a single connection');
+    const run = this.#begin(await this.#options.connect(this.#abort.signal));
+    let confirmation: Confirmation;
     try {
-      await new Precopy({
-        machine: this.#machine,
-        settings: this.#settings,
-        statistics: this.#statistics,
-        stream,
-        output,
-        ram: saved,
-        pass: (pass) => this.#observer.pass?.(pass),
-        check: () => this.#check(),
-      }).run();
-      confirmation = await this.#switchover(stream, output, saved, returnPath);
+      const ram = await setUp(run, dial, (error) => this.#fail(error));
+      await new Precopy(run, ram).run();
+      confirmation = await switchOver(run, ram);
     } finally {
       await this.#machine.dirtyLog?.stop();
       this.#machine.throttle(0);
     }
-    await this.#handOver(output, confirmation?.shut);
+    await handOver(run, confirmation);
   }
 
-  async #setup(stream: StreamWriter, output: ChannelOutput, returnPath: boolean): Promise<RamSaver> {
-    const ignoreShared = this.#settings.capability('x-ignore-shared');
-    const blocks = this.#machine.ram.filter((block) => !(ignoreShared && block.shared));
-    await stream.begin({
-      ignoreShared,
-      uuid: this.#settings.capability('validate-uuid') ? this.#machine.uuid : undefined,
-      ...(returnPath ? { ping: PING_SETUP } : {}),
-    });
-    await this.#machine.dirtyLog?.start();
-    const cache = this.#settings.capability('xbzrle')
-      ? new XbzrleCache(this.#settings.parameter('xbzrle-cache-size'), this.#machine.targetPageSize)
-      : undefined;
-    const saved = new RamSaver({
-      machine: this.#machine,
-      blocks,
-      output,
+  #begin(main: Channel): SourceRun {
+    const machine = this.#machine;
+    const fail = (error: Error) => this.#fail(error);
+    const links = new Links(main, this.#options.returnPath(main), fail);
+    this.#links = links;
+    this.#statistics.follow(() => links.traffic);
+    this.#check();
+    const profile = compatProfile(machine.machineType);
+    return {
+      machine,
+      settings: this.#settings,
+      profile,
       statistics: this.#statistics,
-      xbzrle: cache,
-    });
-    await stream.start(ignoreShared);
-    await output.flush();
-    this.#check();
-    this.#statistics.setupMs = nowMs() - this.#statistics.startMs;
-    this.#statistics.syncCount = 1;
-    this.#state.move('active');
-    this.#observer.pass?.(1);
-    return saved;
-  }
-
-  /** Stops the guest, sends all that is left, passes the commit point. With a return path: what will confirm the guest. */
-  async #switchover(
-    stream: StreamWriter,
-    output: ChannelOutput,
-    saved: RamSaver,
-    returnPath: ReturnPathReader | undefined,
-  ): Promise<{ readonly shut: Promise<void> } | undefined> {
-    this.#stoppedFrom = this.#machine.runState;
-    this.#statistics.stopMs = nowMs();
-    await this.#machine.stop('finish-migrate');
-    if (this.#stoppedFrom === 'running') this.#observer.stopped?.();
-    this.#check();
-    if (this.#settings.capability('pause-before-switchover')) await this.#pause();
-    this.#check();
-    this.#state.move('device');
-    output.rateLimit = 0;
-    saved.allowXbzrle(false);
-    saved.sync();
-    this.#statistics.syncCount++;
-    await stream.switchoverStart();
-    await stream.beginRam('end');
-    await saved.send(Number.POSITIVE_INFINITY);
-    await stream.endRam();
-    await stream.completeOthers();
-    await stream.devices();
-    if (returnPath !== undefined) {
-      await stream.ping(PING_COMMIT);
-      const loaded = returnPath.pong(PING_COMMIT);
-      loaded.catch(() => {});
-      await output.flush();
-      await this.#wait(loaded, COMMIT_DEADLINE_MS, 'the destination to load the devices');
-    }
-    this.#check();
-    this.#statistics.progress(output.offset);
-    this.#committed = this.#options.inert !== true;
-    const shut = returnPath?.shut();
-    shut?.catch(() => {});
-    await stream.finish();
-    await output.drained();
-    return shut && { shut };
-  }
-
-  /** Everything is out: waits for the destination to say that it has the guest. */
-  async #handOver(output: ChannelOutput, shut: Promise<void> | undefined): Promise<void> {
-    if (shut !== undefined) await this.#wait(shut, SHUT_DEADLINE_MS, 'the destination to confirm the guest');
-    this.#statistics.progress(output.offset);
-    const ended = this.#wait(this.#channel!.end(), SHUT_DEADLINE_MS, 'the channel to take the last bytes');
-    // With SHUT 0 in hand the guest is safe; a file or a command, though, must end well.
-    await (shut === undefined ? ended : ended.catch(() => {}));
+      links,
+      stream: new StreamWriter(machine, links.output, profile),
+      signal: this.#abort.signal,
+      check: () => this.#check(),
+      move: (status) => this.#state.move(status),
+      wait: (promise, deadlineMs, what) => this.#wait(promise, deadlineMs, what),
+      passed: () => this.#observer.pass?.(this.#statistics.syncCount),
+      stopping: (from) => {
+        this.#stoppedFrom = from;
+      },
+      stopped: () => {
+        if (this.#stoppedFrom === 'running') this.#observer.stopped?.();
+      },
+      pause: () => this.#pause(),
+      commit: () => {
+        this.#committed = this.#options.inert !== true;
+      },
+    };
   }
 
   async #pause(): Promise<void> {
@@ -283,20 +225,20 @@ export class OutgoingMigration {
     if (this.#failure !== undefined) throw this.#failure;
   }
 
-  #finish(): void {
+  async #finish(): Promise<void> {
     const now = nowMs();
     this.#statistics.endMs = now;
     this.#statistics.downtimeMs = now - this.#statistics.stopMs!;
     this.#statistics.remainingPages = 0;
     this.#machine.setRunState('postmigrate');
-    this.#channel?.destroy();
+    await this.#links?.closed();
   }
 
   async #giveUp(): Promise<OutgoingResult> {
     let error = this.#failure!;
     this.#statistics.endMs = nowMs();
-    this.#channel?.destroy(error);
-    await this.#channel?.closed;
+    this.#links?.destroy(error);
+    await this.#links?.closed();
     const far = await this.#options.farFailure?.();
     if (this.#committed && !neverStarted(error)) {
       error = new MigrationError(

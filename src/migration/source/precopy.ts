@@ -1,84 +1,71 @@
 import { nowMs } from '../../base/index.ts';
-import type { SourceMachine } from '../../machine/index.ts';
-import type { SettingsView } from '../../settings/index.ts';
-import type { ChannelOutput } from '../../transport/index.ts';
 import { AutoConverge, switchoverThreshold } from '../convergence.ts';
-import type { Statistics } from '../statistics.ts';
 import type { RamSaver } from './ram-save.ts';
-import type { StreamWriter } from './stream-writer.ts';
+import type { SourceRun } from './run.ts';
 
 /** Time for page records in one PART section, ms (ram_save_iterate: MAX_WAIT 50). */
 const PART_MS = 50;
 
-export interface PrecopyParts {
-  readonly machine: SourceMachine;
-  /** Limits are read live. */
-  readonly settings: SettingsView;
-  readonly statistics: Statistics;
-  readonly stream: StreamWriter;
-  readonly output: ChannelOutput;
-  readonly ram: RamSaver;
-  /** A new round has begun. */
-  readonly pass: (pass: number) => void;
-  /** Throws if the migration has failed or was cancelled. */
-  readonly check: () => void;
-}
-
 /** Rounds over the dirty log while the guest runs, until what is left fits the downtime limit. */
 export class Precopy {
-  readonly #parts: PrecopyParts;
+  readonly #run: SourceRun;
+  readonly #ram: RamSaver;
   readonly #converge = new AutoConverge();
   #roundStartMs = nowMs();
   #roundStartBytes: number;
 
-  constructor(parts: PrecopyParts) {
-    this.#parts = parts;
-    this.#roundStartBytes = parts.output.offset;
+  constructor(run: SourceRun, ram: RamSaver) {
+    this.#run = run;
+    this.#ram = ram;
+    this.#roundStartBytes = run.statistics.transferredBytes;
   }
 
   async run(): Promise<void> {
-    const { settings, stream, output, ram, check } = this.#parts;
+    const { settings, stream, links } = this.#run;
+    const ram = this.#ram;
     for (;;) {
-      output.rateLimit = settings.parameter('max-bandwidth');
+      ram.rateLimit = settings.parameter('max-bandwidth');
       await stream.beginRam('part');
       await ram.send(nowMs() + PART_MS);
       await stream.endRam();
       await stream.iterateOthers();
-      await output.flush();
-      check();
+      await links.output.flush();
+      this.#run.check();
       if ((await this.#pending()) > this.#threshold()) {
-        if (ram.dirtyPages === 0) this.#nextRound();
+        if (ram.dirtyPages === 0) await this.#nextRound();
         continue;
       }
       // Little is left of what was known to be dirty: only a look at the log tells how much really is.
-      this.#nextRound();
+      await this.#nextRound();
       if ((await this.#pending()) <= this.#threshold()) return;
     }
   }
 
-  #nextRound(): void {
-    const { machine, settings, statistics, output, ram, pass } = this.#parts;
-    const dirtied = ram.sync();
+  async #nextRound(): Promise<void> {
+    const { machine, settings, statistics, stream } = this.#run;
+    await stream.endRound();
+    const dirtied = this.#ram.sync();
+    statistics.progress();
     const now = nowMs();
     statistics.dirtyPagesPerSecond = (dirtied * 1000) / Math.max(now - this.#roundStartMs, 1);
     if (settings.capability('auto-converge')) {
-      this.#throttle(dirtied * machine.targetPageSize, output.offset - this.#roundStartBytes);
+      this.#throttle(dirtied * machine.targetPageSize, statistics.transferredBytes - this.#roundStartBytes);
     }
     this.#roundStartMs = now;
-    this.#roundStartBytes = output.offset;
+    this.#roundStartBytes = statistics.transferredBytes;
     statistics.syncCount++;
-    pass(statistics.syncCount);
-    ram.allowXbzrle(true);
+    this.#run.passed();
+    this.#ram.allowXbzrle(true);
   }
 
   /** Bytes that are known to be left. */
   async #pending(): Promise<number> {
-    const { machine, ram, stream } = this.#parts;
-    return ram.dirtyPages * machine.targetPageSize + (await stream.pendingOthers());
+    const { machine, stream } = this.#run;
+    return this.#ram.dirtyPages * machine.targetPageSize + (await stream.pendingOthers());
   }
 
   #threshold(): number {
-    const { settings, statistics } = this.#parts;
+    const { settings, statistics } = this.#run;
     return switchoverThreshold({
       bandwidth: statistics.cautiousBandwidth,
       availSwitchoverBandwidth: settings.parameter('avail-switchover-bandwidth'),
@@ -87,7 +74,7 @@ export class Precopy {
   }
 
   #throttle(dirtiedBytes: number, sentBytes: number): void {
-    const { machine, settings, statistics } = this.#parts;
+    const { machine, settings, statistics } = this.#run;
     const percentage = this.#converge.roundEnded(dirtiedBytes, sentBytes, {
       initial: settings.parameter('cpu-throttle-initial'),
       increment: settings.parameter('cpu-throttle-increment'),

@@ -9,6 +9,7 @@ import {
   encodeDescription,
   encodeEndOfStream,
   encodeHeader,
+  encodeMultifdFlush,
   encodeRamBlockList,
   encodeRamEos,
   encodeSectionBegin,
@@ -16,6 +17,14 @@ import {
   RAM_SECTION_VERSION,
   type SectionKind,
 } from '../../wire/index.ts';
+
+/** The parallel channels, as far as the main stream must know of them. */
+export interface MeetingChannels {
+  /** Where they meet: at the end of every section of RAM (machine types up to 8.0), or between rounds, marked by MULTIFD_FLUSH. */
+  readonly discipline: 'section' | 'round';
+  /** A SYNC packet on every channel, behind all pages so far. Resolves when the kernel has taken them; throws what has ended the channels. */
+  sync(): Promise<void>;
+}
 
 /** Pieces larger than this are handed over in parts, so that a big device never needs a second copy of itself. */
 const WRITER_HINT = 1024;
@@ -34,11 +43,17 @@ export class StreamWriter {
   #ramId = 0;
   #others: { readonly iterable: SourceIterable; readonly id: number }[] = [];
   #description: string | undefined;
+  #channels: MeetingChannels | undefined;
 
   constructor(machine: SourceMachine, output: ChannelOutput, profile: CompatProfile) {
     this.#machine = machine;
     this.#output = output;
     this.#profile = profile;
+  }
+
+  /** Before `start`: RAM travels on these channels. */
+  join(channels: MeetingChannels): void {
+    this.#channels = channels;
   }
 
   /** Header, configuration and, with a return path, its opening. */
@@ -79,6 +94,7 @@ export class StreamWriter {
         ...(ignoreShared ? { guestAddress } : {}),
       })),
     );
+    await this.meet();
     await this.endRam();
     for (const iterable of this.#machine.iterables) {
       const other = { iterable, id: this.#nextId++ };
@@ -96,9 +112,30 @@ export class StreamWriter {
 
   /** EOS and footer of a RAM section. */
   async endRam(): Promise<void> {
+    const point = this.#channels?.discipline === 'section';
+    if (point) await this.#channels?.sync();
     encodeRamEos(this.#writer);
     encodeSectionFooter(this.#writer, this.#ramId);
     await this.#put();
+    if (point) await this.#output.flush();
+  }
+
+  /** Inside a RAM section: what is sent from now on comes behind all that was sent so far, on whatever channel. */
+  async meet(): Promise<void> {
+    if (this.#channels?.discipline !== 'round') return;
+    await this.#channels.sync();
+    encodeMultifdFlush(this.#writer);
+    await this.#put();
+    // The channels stand still at the destination until the mark is there.
+    await this.#output.flush();
+  }
+
+  /** The same between sections. */
+  async endRound(): Promise<void> {
+    if (this.#channels?.discipline !== 'round') return;
+    await this.beginRam('part');
+    await this.meet();
+    await this.endRam();
   }
 
   /** Bytes that the other iterables still have to send. */

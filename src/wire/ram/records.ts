@@ -79,6 +79,10 @@ export function writeMultifdFlush(into: Buffer, pos: number): number {
   return writeAddress(into, pos, RAM_FLAG.MULTIFD_FLUSH);
 }
 
+export function encodeMultifdFlush(writer: Writer): void {
+  writer.u64(RAM_FLAG.MULTIFD_FLUSH);
+}
+
 export function encodeRamEos(writer: Writer): void {
   writer.u64(RAM_FLAG.EOS);
 }

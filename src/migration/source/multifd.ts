@@ -1,0 +1,79 @@
+/** Opening the parallel channels of capability multifd. */
+import { closeSync } from 'node:fs';
+import { type PageCompression, SendChannels } from '../../dataplane/index.ts';
+import type { CompatProfile, SettingsView } from '../../settings/index.ts';
+import type { Connection } from '../../transport/index.ts';
+import { unsupported } from '../errors.ts';
+import type { SourceRun } from './run.ts';
+
+/** A further connection to the destination; `role` names it. Must end when `signal` aborts. */
+export type Dial = (role: string, signal: AbortSignal) => Promise<Connection>;
+
+/** Who looks for zero pages, and how they are told. */
+export type ZeroPages = 'none' | 'legacy' | 'multifd';
+
+/**
+ * The parameter, except that a destination of an old machine type is never sent zero pages in packets: before 9.0 they are lost there without
+ * a word (qemu-wire fact 14).
+ */
+export function zeroPagesOf(settings: SettingsView, profile: CompatProfile): ZeroPages {
+  const asked = settings.parameter('zero-page-detection');
+  return asked === 'multifd' ? profile.zeroPageDetection : asked;
+}
+
+/**
+ * Connects all channels and starts their threads, which send their initial packets at once: a destination looks at who connects.
+ * Throws TransportError, ChannelFault, MIGRATION_UNSUPPORTED; nothing is left open then.
+ */
+export async function openChannels(
+  { machine, settings, profile, signal }: SourceRun,
+  dial: Dial,
+  failed: (error: Error) => void,
+): Promise<SendChannels> {
+  const compression = pageCompression(settings);
+  const fds = await dialAll(dial, settings.parameter('multifd-channels'), signal);
+  return await SendChannels.start({
+    fds,
+    uuid: machine.uuid,
+    ram: machine.sharedRam(),
+    compression,
+    level: compression === 'zstd' ? settings.parameter('multifd-zstd-level') : settings.parameter('multifd-zlib-level'),
+    findZeroPages: zeroPagesOf(settings, profile) === 'multifd',
+    failed,
+  });
+}
+
+/** Throws MIGRATION_UNSUPPORTED for the methods of special hardware. */
+export function pageCompression(settings: SettingsView): PageCompression {
+  const method = settings.parameter('multifd-compression');
+  if (method === 'none' || method === 'zlib' || method === 'zstd') return method;
+  throw unsupported(`multifd-compression ${method}`);
+}
+
+async function dialAll(dial: Dial, count: number, signal: AbortSignal): Promise<number[]> {
+  const stop = new AbortController();
+  const either = AbortSignal.any([signal, stop.signal]);
+  const open = async (channel: number) => {
+    try {
+      return descriptorOf(await dial(`multifd ${channel}`, either));
+    } catch (thrown) {
+      // What one cannot have the others need not wait for; the first reason is the one that is told.
+      stop.abort(thrown);
+      throw thrown;
+    }
+  };
+  const opened = await Promise.allSettled(Array.from({ length: count }, (_, channel) => open(channel)));
+  const fds = opened.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
+  if (fds.length === count) return fds;
+  for (const fd of fds) closeSync(fd);
+  throw stop.signal.reason;
+}
+
+function descriptorOf(connection: Connection): number {
+  try {
+    return connection.descriptor();
+  } catch (thrown) {
+    connection.destroy();
+    throw thrown;
+  }
+}

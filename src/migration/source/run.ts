@@ -1,0 +1,34 @@
+import type { RunState, SourceMachine } from '../../machine/index.ts';
+import type { CompatProfile, SettingsView } from '../../settings/index.ts';
+import type { MigrationStatus } from '../host.ts';
+import type { Statistics } from '../statistics.ts';
+import type { Links } from './links.ts';
+import type { StreamWriter } from './stream-writer.ts';
+
+/** What the steps of one outgoing migration share. The conductor makes it; whatever ends the migration ends every wait of theirs. */
+export interface SourceRun {
+  readonly machine: SourceMachine;
+  /** Those marked live may change while the migration runs. */
+  readonly settings: SettingsView;
+  /** Dialect of the machine type. */
+  readonly profile: CompatProfile;
+  readonly statistics: Statistics;
+  readonly links: Links;
+  readonly stream: StreamWriter;
+  readonly signal: AbortSignal;
+
+  /** Throws if the migration has failed or was cancelled. */
+  check(): void;
+  move(status: MigrationStatus): void;
+  /** Waits with a deadline; query-migrate shows what for. Throws MIGRATION_DEADLINE. */
+  wait<T>(promise: Promise<T>, deadlineMs: number, what: string): Promise<T>;
+  /** A new round over the dirty log has begun. */
+  passed(): void;
+  /** The guest is about to be stopped; until the commit point any failure gives this state back. */
+  stopping(from: RunState): void;
+  stopped(): void;
+  /** Waits in pre-switchover for migrate-continue. */
+  pause(): Promise<void>;
+  /** The commit point: from now on the guest may run at the destination. */
+  commit(): void;
+}

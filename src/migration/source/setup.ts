@@ -1,0 +1,61 @@
+import { nowMs } from '../../base/index.ts';
+import { DirtyPages } from './dirty-pages.ts';
+import { MainPages } from './main-pages.ts';
+import { type Dial, openChannels, zeroPagesOf } from './multifd.ts';
+import { MultifdPages } from './multifd-pages.ts';
+import type { PageRoute } from './page-route.ts';
+import { RamSaver } from './ram-save.ts';
+import type { SourceRun } from './run.ts';
+import { XbzrleCache } from './xbzrle-cache.ts';
+
+/** QEMU's first PING has this value too. */
+const PING_SETUP = 1;
+/** A destination that has all of our channels begins to read at once; with another number of channels it never does (qemu-wire 5.1), ms. */
+const CHANNELS_DEADLINE_MS = 20_000;
+
+/** Header, parallel channels, START sections: from here on pages can be sent. `dial`: where further connections can be made. */
+export async function setUp(run: SourceRun, dial: Dial | undefined, failed: (error: Error) => void): Promise<RamSaver> {
+  const { machine, settings, statistics, links, stream } = run;
+  const answered = links.returnPath?.pong(PING_SETUP);
+  answered?.catch(() => {});
+  const ignoreShared = settings.capability('x-ignore-shared');
+  await stream.begin({
+    ignoreShared,
+    uuid: settings.capability('validate-uuid') ? machine.uuid : undefined,
+    ...(answered === undefined ? {} : { ping: PING_SETUP }),
+  });
+  if (settings.capability('multifd') && dial !== undefined) {
+    // A QEMU up to 7.2 takes the first who comes for main.
+    await links.output.drained();
+    links.addChannels(await openChannels(run, dial, failed));
+    if (answered !== undefined)
+      await run.wait(answered, CHANNELS_DEADLINE_MS, 'the destination to take all multifd channels');
+  }
+  await machine.dirtyLog?.start();
+  const blocks = machine.ram.filter((block) => !(ignoreShared && block.shared));
+  const dirty = new DirtyPages(blocks, machine.targetPageSize);
+  const ram = new RamSaver(machine, dirty, routeOf(run, dirty), statistics);
+  await stream.start(ignoreShared);
+  await links.output.flush();
+  run.check();
+  statistics.setupMs = nowMs() - statistics.startMs;
+  statistics.syncCount = 1;
+  run.move('active');
+  run.passed();
+  return ram;
+}
+
+function routeOf({ machine, settings, profile, statistics, links, stream }: SourceRun, dirty: DirtyPages): PageRoute {
+  const { output, channels } = links;
+  const zeroPages = zeroPagesOf(settings, profile);
+  if (channels !== undefined) {
+    const discipline = profile.multifdFlushAfterEachSection ? 'section' : 'round';
+    const pages = new MultifdPages({ channels, discipline, zeroPages, dirty, output, statistics });
+    stream.join(pages);
+    return pages;
+  }
+  const xbzrle = settings.capability('xbzrle')
+    ? new XbzrleCache(settings.parameter('xbzrle-cache-size'), machine.targetPageSize)
+    : undefined;
+  return new MainPages({ dirty, output, statistics, findZeroPages: zeroPages !== 'none', xbzrle });
+}

@@ -1,0 +1,80 @@
+import { nowMs } from '../../base/index.ts';
+import type { RamSaver } from './ram-save.ts';
+import type { SourceRun } from './run.ts';
+
+/** The destination answers the last PING only when every device is loaded; a slow one may take this long, ms. */
+const COMMIT_DEADLINE_MS = 120_000;
+/** After everything was handed over: time for the destination to start the guest and say so, ms. */
+const SHUT_DEADLINE_MS = 120_000;
+/** Ours: QEMU sends none at this place. */
+const PING_COMMIT = 0x0fe2_2f01;
+
+/** What will confirm the guest; undefined without a return path. */
+export type Confirmation = { readonly shut: Promise<void> } | undefined;
+
+/** Stops the guest, sends all that is left, passes the commit point. */
+export async function switchOver(run: SourceRun, ram: RamSaver): Promise<Confirmation> {
+  const { settings, statistics, stream } = run;
+  await stopGuest(run);
+  if (settings.capability('pause-before-switchover')) await run.pause();
+  run.check();
+  run.move('device');
+  ram.rateLimit = 0;
+  ram.allowXbzrle(false);
+  await stream.endRound();
+  ram.sync();
+  statistics.syncCount++;
+  await stream.switchoverStart();
+  await stream.beginRam('end');
+  await ram.send(Number.POSITIVE_INFINITY);
+  await stream.meet();
+  await stream.endRam();
+  ram.complete();
+  await stream.completeOthers();
+  await stream.devices();
+  await everythingLoaded(run);
+  return await commit(run);
+}
+
+async function stopGuest(run: SourceRun): Promise<void> {
+  const { machine, statistics } = run;
+  run.stopping(machine.runState);
+  statistics.stopMs = nowMs();
+  await machine.stop('finish-migrate');
+  run.stopped();
+  run.check();
+}
+
+/** The answer to a PING behind the last device section: with it the commit point is passed only when all is loaded over there. */
+async function everythingLoaded({ links, stream, wait, check }: SourceRun): Promise<void> {
+  const { returnPath, output } = links;
+  if (returnPath !== undefined) {
+    await stream.ping(PING_COMMIT);
+    const loaded = returnPath.pong(PING_COMMIT);
+    loaded.catch(() => {});
+    await output.flush();
+    await wait(loaded, COMMIT_DEADLINE_MS, 'the destination to load the devices');
+  }
+  check();
+}
+
+async function commit(run: SourceRun): Promise<Confirmation> {
+  const { links, stream, statistics } = run;
+  statistics.progress();
+  run.commit();
+  const shut = links.returnPath?.shut();
+  shut?.catch(() => {});
+  await stream.finish();
+  await links.output.drained();
+  return shut && { shut };
+}
+
+/** Everything is out: waits for the destination to say that it has the guest. */
+export async function handOver({ links, statistics, wait }: SourceRun, confirmation: Confirmation): Promise<void> {
+  const shut = confirmation?.shut;
+  if (shut !== undefined) await wait(shut, SHUT_DEADLINE_MS, 'the destination to confirm the guest');
+  statistics.progress();
+  const ended = wait(links.end(), SHUT_DEADLINE_MS, 'the channels to take the last bytes');
+  // With SHUT 0 in hand the guest is safe; a file or a command, though, must end well.
+  await (shut === undefined ? ended : ended.catch(() => {}));
+}

@@ -1,5 +1,4 @@
 /** Channels that start, fail and end together: the first failure ends all of them, and everybody who waits hears it. */
-import { closeSync } from 'node:fs';
 import { FerryError } from '../base/index.ts';
 import type { SharedRam } from '../machine/index.ts';
 import type { ChannelReports, ChannelThread } from './channel-thread.ts';
@@ -29,7 +28,7 @@ export interface ChannelInfo {
 
 export class ChannelGroup<T extends ChannelThread = ChannelThread> {
   readonly threads: T[] = [];
-  readonly #held: HeldRam[] = [];
+  readonly #held = new Map<SharedRam, HeldRam>();
   readonly #waiters = new Set<Waiter>();
   readonly #failed: (error: ChannelError) => void;
   readonly #ended = new Set<number>();
@@ -41,6 +40,13 @@ export class ChannelGroup<T extends ChannelThread = ChannelThread> {
   /** `failed` is called once, with the first failure of running channels that is not our own `cancel`. */
   constructor(failed: (error: ChannelError) => void) {
     this.#failed = failed;
+  }
+
+  /** `ram` as threads may use it until `close`, whatever its machine does. Throws NATIVE_UNAVAILABLE, NATIVE_CALL. */
+  hold(ram: SharedRam): SharedRam {
+    const held = this.#held.get(ram) ?? new HeldRam(ram);
+    this.#held.set(ram, held);
+    return held.ram;
   }
 
   /** What a channel's thread reports goes here. */
@@ -83,23 +89,22 @@ export class ChannelGroup<T extends ChannelThread = ChannelThread> {
   }
 
   /**
-   * Starts a thread for each descriptor; resolves when each has said its first word. `spawn` takes its descriptor over also when it throws; it
-   * gets `ram` as it may be used until `close`. Throws what has failed; nothing is left open then.
+   * Starts `count` threads; resolves when each has said its first word. `spawn` starts one; `unused` is told of a channel that is not started any
+   * more, because another one failed to. Throws what has failed; nothing is left open then.
    */
   async open(
-    fds: readonly number[],
-    ram: SharedRam,
+    count: number,
     method: string,
-    spawn: (channel: number, fd: number, ram: SharedRam) => T,
+    spawn: (channel: number) => T,
+    unused: (channel: number) => void,
   ): Promise<void> {
-    const held = this.#hold(ram, fds);
-    for (const [channel, fd] of fds.entries()) {
+    for (let channel = 0; channel < count; channel++) {
       if (this.#failure !== undefined) {
-        closeSync(fd);
+        unused(channel);
         continue;
       }
       try {
-        this.threads.push(spawn(channel, fd, held));
+        this.threads.push(spawn(channel));
       } catch (thrown) {
         this.fail(channelError(thrown, { channel, offset: 0 }, method));
       }
@@ -140,18 +145,7 @@ export class ChannelGroup<T extends ChannelThread = ChannelThread> {
   /** The threads are joined: closes what they used. Idempotent. */
   close(): void {
     for (const thread of this.threads) thread.close();
-    for (const held of this.#held) held.release();
-  }
-
-  #hold(ram: SharedRam, fds: readonly number[]): SharedRam {
-    try {
-      const held = new HeldRam(ram);
-      this.#held.push(held);
-      return held.ram;
-    } catch (thrown) {
-      for (const fd of fds) closeSync(fd);
-      throw thrown;
-    }
+    for (const held of this.#held.values()) held.release();
   }
 
   #end(error: ChannelError): void {

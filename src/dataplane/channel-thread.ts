@@ -40,14 +40,16 @@ export class ChannelThread {
   readonly control: Control;
   /** Settles when the thread is joined and its descriptor closed. */
   readonly joined: Promise<void>;
-  /** A duplicate: for waking the thread, whatever it waits for. */
-  readonly #twin: number;
-  #twinOpen = true;
+  /** A duplicate of its connection, for waking the thread, whatever it waits for; -1: it has none. */
+  #twin = -1;
 
-  /** `entry`: the thread's file. Takes `fd` over, also when it throws (NATIVE_UNAVAILABLE, NATIVE_CALL). */
+  /**
+   * `entry`: the thread's file. `fd`: its connection; without one it waits for our words only. Takes `fd` over, also when it throws
+   * (NATIVE_UNAVAILABLE, NATIVE_CALL).
+   */
   constructor(
     entry: URL,
-    start: { readonly channel: number; readonly name: string; readonly fd: number },
+    start: { readonly channel: number; readonly name: string; readonly fd?: number },
     more: (control: SharedArrayBuffer) => object,
     reports: ChannelReports,
   ) {
@@ -55,11 +57,14 @@ export class ChannelThread {
     this.name = start.name;
     this.control = controlOf();
     Atomics.store(this.control.words, Word.WANTED, -1);
-    try {
-      this.#twin = duplicate(start.fd);
-    } catch (thrown) {
-      closeSync(start.fd);
-      throw thrown;
+    const { fd } = start;
+    if (fd !== undefined) {
+      try {
+        this.#twin = duplicate(fd);
+      } catch (thrown) {
+        closeSync(fd);
+        throw thrown;
+      }
     }
     const workerData = { ...start, ...more(this.control.shared) };
     const worker = new Worker(entry, { ...THREAD, name: start.name, workerData });
@@ -74,7 +79,7 @@ export class ChannelThread {
       worker.once('exit', () => {
         living.delete(this);
         if (living.size === 0) process.off('exit', wakeAll);
-        if (Atomics.load(this.control.words, Word.DESCRIPTOR) !== DESCRIPTOR.CLOSED) closeSync(start.fd);
+        if (fd !== undefined && Atomics.load(this.control.words, Word.DESCRIPTOR) !== DESCRIPTOR.CLOSED) closeSync(fd);
         reports.gone(crash);
         resolve();
       });
@@ -103,7 +108,7 @@ export class ChannelThread {
   stopNow(): void {
     Atomics.store(this.control.words, Word.STOP, STOP.NOW);
     signal(this.control.words);
-    if (this.#twinOpen) shutdownConnection(this.#twin, 'both');
+    if (this.#twin >= 0) shutdownConnection(this.#twin, 'both');
   }
 
   /** The thread ends when its ring is empty. */
@@ -114,7 +119,7 @@ export class ChannelThread {
   /** The thread reads what has arrived, and ends. */
   stopReceiving(): void {
     this.#stopAtEnd();
-    if (this.#twinOpen) shutdownConnection(this.#twin, 'read');
+    if (this.#twin >= 0) shutdownConnection(this.#twin, 'read');
   }
 
   #stopAtEnd(): void {
@@ -124,8 +129,7 @@ export class ChannelThread {
 
   /** Closes main's side of the connection; with the thread joined, the connection. Idempotent. */
   close(): void {
-    if (!this.#twinOpen) return;
-    this.#twinOpen = false;
-    closeSync(this.#twin);
+    if (this.#twin >= 0) closeSync(this.#twin);
+    this.#twin = -1;
   }
 }

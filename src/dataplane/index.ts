@@ -6,11 +6,15 @@
  * Sending: SendChannels.start, then `add` page by page (`room` when it says no), `sync` between rounds, `end`.
  * Receiving: ReceiveChannels.start, `meet` at each point of the main stream, `finish`, `close`.
  *
+ * Between memory and a mapped-ram file: CopyChannels, used like SendChannels, with no peer at all.
+ *
  * It has no policy: what is sent, when rounds end and which discipline is used is decided by migration.
  */
 export type { ChannelInfo, ChannelTotals } from './channel-group.ts';
+export * from './copy-channels.ts';
 export type { ChannelError, ChannelFault, ChannelPlace, DataplaneFault } from './errors.ts';
 export { isDataplaneError } from './errors.ts';
 export type { PageCompression } from './messages.ts';
+export type { PageChannels } from './page-channels.ts';
 export * from './receive-channels.ts';
 export * from './send-channels.ts';

@@ -6,15 +6,20 @@ import type { ChannelFault } from './errors.ts';
 /** The methods that can be spoken here; the others have hardware of their own. */
 export type PageCompression = Extract<MultifdCompression, 'none' | 'zlib' | 'zstd'>;
 
-export interface ChannelStart {
+export interface ThreadStart {
   readonly channel: number;
   /** As `ps -T` and query-migrationthreads show it. */
   readonly name: string;
+  readonly control: SharedArrayBuffer;
+}
+
+export interface ChannelStart extends ThreadStart {
   /** The thread's own from its first word on: it closes it. */
   readonly fd: number;
   readonly ram: SharedRam;
   readonly compression: PageCompression;
-  readonly control: SharedArrayBuffer;
+  /** Bytes of the channel that main has sent, or read, already. */
+  readonly offset: number;
 }
 
 export interface SendStart extends ChannelStart {
@@ -23,13 +28,15 @@ export interface SendStart extends ChannelStart {
   readonly level: number;
   /** Look for zero pages and list them (9.0+), or send them like all others. */
   readonly findZeroPages: boolean;
-  /** Bytes of the channel that main has sent already. */
-  readonly offset: number;
 }
 
-export interface ReceiveStart extends ChannelStart {
-  /** Bytes of the channel that main has read already. */
-  readonly offset: number;
+export type ReceiveStart = ChannelStart;
+
+/** A thread that copies pages; one of both is a file. */
+export interface CopyStart extends ThreadStart {
+  readonly from: SharedRam;
+  readonly to: SharedRam;
+  readonly ring: SharedArrayBuffer;
 }
 
 export type FromChannel =

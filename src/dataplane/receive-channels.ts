@@ -2,6 +2,7 @@
  * The receiving end of all channels. `meet` is the point of the main stream where all channels meet: every EOS of a ram section for machine types
  * up to 8.0, every MULTIFD_FLUSH for later ones (qemu-wire 5.6). Which of them it is, is not known here.
  */
+import { closeSync } from 'node:fs';
 import { assert } from '../base/index.ts';
 import type { SharedRam } from '../machine/index.ts';
 import { MULTIFD_INITIAL_BYTES } from '../wire/multifd/index.ts';
@@ -27,23 +28,33 @@ export class ReceiveChannels {
 
   /** Throws NATIVE_UNAVAILABLE, DATAPLANE_UNAVAILABLE; nothing is left open then. */
   static async start(options: ReceiveOptions): Promise<ReceiveChannels> {
-    const { fds, compression } = options;
+    const { fds } = options;
     assert(fds.length >= 1 && fds.length <= 255, 'there are 1 to 255 channels');
     const channels = new ReceiveChannels(options.failed);
-    const group = channels.#group;
-    const entry = new URL('./receive-thread.js', import.meta.url);
-    await group.open(fds, options.ram, compression, (channel, fd, ram) => {
-      const start = { channel, name: `mig/dst/recv_${channel}`, fd };
-      const more = (control: SharedArrayBuffer): Omit<ReceiveStart, keyof typeof start> => {
-        return { ram, compression, control, offset: MULTIFD_INITIAL_BYTES };
-      };
-      return new ChannelThread(entry, start, more, group.reports(channel));
-    });
+    const spawn = (channel: number) => channels.#spawn(options, channel, fds[channel]!);
+    await channels.#group.open(fds.length, options.compression, spawn, (channel) => closeSync(fds[channel]!));
     return channels;
   }
 
   private constructor(failed: (error: ChannelError) => void) {
     this.#group = new ChannelGroup(failed);
+  }
+
+  #spawn(options: ReceiveOptions, channel: number, fd: number): ChannelThread {
+    const { compression } = options;
+    let ram: SharedRam;
+    try {
+      ram = this.#group.hold(options.ram);
+    } catch (thrown) {
+      closeSync(fd);
+      throw thrown;
+    }
+    const start = { channel, name: `mig/dst/recv_${channel}`, fd };
+    const more = (control: SharedArrayBuffer): Omit<ReceiveStart, keyof typeof start> => {
+      return { ram, compression, control, offset: MULTIFD_INITIAL_BYTES };
+    };
+    const entry = new URL('./receive-thread.js', import.meta.url);
+    return new ChannelThread(entry, start, more, this.#group.reports(channel));
   }
 
   /**

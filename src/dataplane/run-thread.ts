@@ -4,7 +4,7 @@ import { parentPort } from 'node:worker_threads';
 import { nameThread, setBlocking, threadId } from '../native/index.ts';
 import { type Control, Counter, controlOf, DESCRIPTOR, STOP, Word } from './control-words.ts';
 import { channelError } from './errors.ts';
-import type { ChannelStart, FromChannel } from './messages.ts';
+import type { ChannelStart, FromChannel, ThreadStart } from './messages.ts';
 
 export function say(message: FromChannel): void {
   parentPort?.postMessage(message);
@@ -17,28 +17,32 @@ export function sayMoved(): void {
   say(MOVED);
 }
 
-/** `loop` gets the shared words; what it throws ends the channel, unless main has asked for the end. */
+/**
+ * `loop` gets the shared words; what it throws ends the channel, unless main has asked for the end. Without `fd` the thread has no
+ * connection of its own.
+ */
 export function runChannelThread(
-  start: ChannelStart & { readonly offset: number },
+  start: ThreadStart & Partial<Pick<ChannelStart, 'fd' | 'offset' | 'compression'>>,
   loop: (control: Control) => void,
 ): void {
+  const { fd, compression = 'none' } = start;
   const control = controlOf(start.control);
   const { words, counters } = control;
   Atomics.store(words, Word.DESCRIPTOR, DESCRIPTOR.THREADS);
   Atomics.store(words, Word.THREAD_ID, threadId());
-  counters[Counter.BYTES] = start.offset;
+  counters[Counter.BYTES] = start.offset ?? 0;
   try {
     nameThread(start.name);
-    setBlocking(start.fd, true);
+    if (fd !== undefined) setBlocking(fd, true);
     say({ kind: 'started' });
     loop(control);
   } catch (thrown) {
     if (Atomics.load(words, Word.STOP) === STOP.NOW) return;
     const place = { channel: start.channel, offset: counters[Counter.BYTES]! };
-    const { fault, message, cause } = channelError(thrown, place, start.compression);
+    const { fault, message, cause } = channelError(thrown, place, compression);
     say({ kind: 'failed', fault, message, cause: cause instanceof Error ? cause.message : undefined });
   } finally {
-    closeSync(start.fd);
+    if (fd !== undefined) closeSync(fd);
     Atomics.store(words, Word.DESCRIPTOR, DESCRIPTOR.CLOSED);
   }
 }

@@ -63,7 +63,7 @@ export function sendBatch(state: SendState, slot: Uint32Array): void {
   let payload = normal * pageSize;
   if (encoder === undefined) source.addTo(vector);
   else if (normal > 0) {
-    source.copyTo(encoder.input);
+    for (let i = 0; i < normal; i++) source.copyPage(i, encoder.input, i * pageSize);
     payload = encoder.encode(payload);
     vector.push(encoder.outputAddress, payload);
   }

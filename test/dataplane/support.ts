@@ -1,7 +1,13 @@
 /** Guest memory in shared blocks, pairs of connected descriptors, and a link between them that can be held and cut. */
 import { closeSync, readdirSync, readlinkSync } from 'node:fs';
 import type { TestContext } from 'node:test';
-import { ReceiveChannels, type ReceiveOptions, SendChannels, type SendOptions } from '../../src/dataplane/index.ts';
+import {
+  type PageChannels,
+  ReceiveChannels,
+  type ReceiveOptions,
+  SendChannels,
+  type SendOptions,
+} from '../../src/dataplane/index.ts';
 import type { MemoryRam, SharedRam } from '../../src/machine/index.ts';
 import { MULTIFD_INITIAL_BYTES } from '../../src/wire/index.ts';
 import { receiveAll, socketPair } from '../native/sockets.ts';
@@ -94,7 +100,7 @@ export async function receiverBehindInitial(
 }
 
 /** Adds pages one by one, waiting for room. */
-export async function addAll(channels: SendChannels, block: number, pages: Iterable<number>): Promise<void> {
+export async function addAll(channels: PageChannels, block: number, pages: Iterable<number>): Promise<void> {
   for (const page of pages) while (!channels.add(block, page)) await channels.room();
 }
 

@@ -16,8 +16,10 @@ export interface PageSource {
   select(slot: Uint32Array, findZeroPages: boolean, offsets: Float64Array): number;
   /** The content of the normal pages in their order, without a copy if there is none already. */
   addTo(vector: IoVector): void;
-  /** The same, copied to the front of `into`. */
-  copyTo(into: Buffer): void;
+  /** Where the `index`-th normal page is now. It may move before the next `select` no more; guest memory may change, though. */
+  addressAt(index: number): number;
+  /** That page, copied to `into`: a running guest may write meanwhile, what is copied stays as it is. */
+  copyPage(index: number, into: Buffer, at: number): void;
 }
 
 export function pageSource(ram: SharedRam): PageSource {
@@ -74,11 +76,12 @@ class MemorySource implements PageSource {
     }
   }
 
-  /** A running guest may write meanwhile: what is copied stays as it is. */
-  copyTo(into: Buffer): void {
-    for (let i = 0; i < this.#normal; i++) {
-      this.#memory.copyPage(this.#block, this.#offsets[i]!, into, i * this.#pageSize);
-    }
+  addressAt(index: number): number {
+    return this.#memory.addresses[this.#block]! + this.#offsets[index]!;
+  }
+
+  copyPage(index: number, into: Buffer, at: number): void {
+    this.#memory.copyPage(this.#block, this.#offsets[index]!, into, at);
   }
 }
 
@@ -149,12 +152,13 @@ class FileSource implements PageSource {
     }
   }
 
-  copyTo(into: Buffer): void {
-    const pageSize = this.#pageSize;
-    for (let i = 0; i < this.#normal; i++) {
-      const at = this.#places[i]! * pageSize;
-      this.#pages.copy(into, i * pageSize, at, at + pageSize);
-    }
+  addressAt(index: number): number {
+    return this.#address + this.#places[index]! * this.#pageSize;
+  }
+
+  copyPage(index: number, into: Buffer, at: number): void {
+    const from = this.#places[index]! * this.#pageSize;
+    this.#pages.copy(into, at, from, from + this.#pageSize);
   }
 
   /** Whoever wrote the file may not have looked. */

@@ -3,15 +3,18 @@ import type { SharedRam } from '../../machine/index.ts';
 import { addressOf, alignedBuffer } from '../../native/index.ts';
 import { MULTIFD_PACKET_PAGES_BYTES } from '../../wire/multifd/index.ts';
 import { FileView } from './file-view.ts';
-import { MemoryView } from './memory-view.ts';
+import { CHUNK_BYTES, MemoryView } from './memory-view.ts';
+import type { PageSource } from './page-source.ts';
 import { runLength } from './runs.ts';
 
-/** One packet at a time: its content goes to the addresses of its pages, in their order; `placed` says that it is there. */
+/** One packet or batch at a time. A packet's content goes to the addresses of its pages, in their order; `placed` says that it is there. */
 export interface PageTarget {
   /** Of page `index` of the packet, which is the one at byte `offset` of the block. Pages that are neighbours in both are so in memory. */
   addressOf(block: number, index: number, offset: number): number;
   /** The content of the first `count` pages is at their addresses. Throws FileFailure. */
   placed(block: number, offsets: Float64Array, count: number): void;
+  /** Instead of both: content from a source that has selected the same pages. Throws FileFailure. */
+  take(source: PageSource, block: number, offsets: Float64Array, count: number): void;
   /** The page is zero from now on. */
   clear(block: number, offset: number): void;
 }
@@ -33,6 +36,13 @@ class MemoryTarget implements PageTarget {
   }
 
   placed(): void {}
+
+  take(source: PageSource, block: number, offsets: Float64Array, count: number): void {
+    for (let i = 0; i < count; i++) {
+      const offset = offsets[i]!;
+      source.copyPage(i, this.#memory.chunk(block, offset), offset % CHUNK_BYTES);
+    }
+  }
 
   clear(block: number, offset: number): void {
     this.#memory.clearPage(block, offset);
@@ -58,6 +68,26 @@ class FileTarget implements PageTarget {
     for (let i = 0, run = 0; i < count; i += run) {
       run = runLength(offsets, i, count, pageSize);
       this.#file.write(block, offsets[i]!, this.#address + i * pageSize, run * pageSize);
+    }
+  }
+
+  /** Straight from where they are, unless the file is picky about memory. */
+  take(source: PageSource, block: number, offsets: Float64Array, count: number): void {
+    const { pageSize, direct } = this.#file.ram;
+    if (direct) {
+      for (let i = 0; i < count; i++) source.copyPage(i, this.#pages, i * pageSize);
+      this.placed(block, offsets, count);
+      return;
+    }
+    for (let i = 0, next = 0; i < count; i = next) {
+      const address = source.addressAt(i);
+      const offset = offsets[i]!;
+      let length = 0;
+      do {
+        next++;
+        length += pageSize;
+      } while (next < count && offsets[next] === offset + length && source.addressAt(next) === address + length);
+      this.#file.write(block, offset, address, length);
     }
   }
 

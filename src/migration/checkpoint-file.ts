@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { CheckpointReader, CheckpointWriter } from '../machine/index.ts';
 import type { SettingsView } from '../settings/index.ts';
 import { type Address, type Channel, connect, listen } from '../transport/index.ts';
+import type { SourceListener } from './destination/arrivals.ts';
 import { IncomingMigration, type IncomingResult } from './destination/incoming.ts';
 import { unsupported } from './errors.ts';
 import { OutgoingMigration } from './source/outgoing.ts';
@@ -41,9 +42,15 @@ export class CheckpointSide {
   }
 
   connect(signal: AbortSignal): Promise<Channel> {
-    return joined(signal, (accept) => {
+    return joined(signal, (channel) => {
       const machine = new CheckpointWriter(this.#address.path);
-      this.#result = new IncomingMigration({ machine, settings: this.#settings, accept, takesAnyMachine: true }).run();
+      const listener = onlyOne(async () => channel);
+      this.#result = new IncomingMigration({
+        machine,
+        settings: this.#settings,
+        listener,
+        takesAnyMachine: true,
+      }).run();
     });
   }
 
@@ -53,24 +60,26 @@ export class CheckpointSide {
   }
 }
 
-/** The channel of a destination whose source is the checkpoint at `address`. */
-export async function channelFromCheckpoint(
+/** A destination's listener where the only source is the checkpoint at `address`. */
+export function listenToCheckpoint(address: FileAddress, settings: SettingsView): SourceListener {
+  return onlyOne((signal) => channelFromCheckpoint(address, settings, signal));
+}
+
+async function channelFromCheckpoint(
   address: FileAddress,
   settings: SettingsView,
   signal: AbortSignal,
 ): Promise<Channel> {
   const machine = await CheckpointReader.open(address.path, { offset: address.offset });
-  return await joined(signal, (accept) => {
-    const sent = new OutgoingMigration({ machine, settings, connect: accept, returnPath: () => true }).run();
+  return await joined(signal, (channel) => {
+    const connect = async () => channel;
+    const sent = new OutgoingMigration({ machine, settings, connect, returnPath: () => true }).run();
     void sent.then(() => machine.close());
   });
 }
 
 /** Two ends of a private socket: `start` gets one, the caller the other. */
-async function joined(
-  signal: AbortSignal,
-  start: (accept: (signal: AbortSignal) => Promise<Channel>) => void,
-): Promise<Channel> {
+async function joined(signal: AbortSignal, start: (channel: Channel) => void): Promise<Channel> {
   const folder = await mkdtemp(join(tmpdir(), 'vmferry-'));
   try {
     const listener = await listen({ kind: 'unix', path: join(folder, 'inner.sock') }, { signal, role: 'checkpoint' });
@@ -78,7 +87,7 @@ async function joined(
       const accepted = listener.accept(signal);
       const ours = await connect(listener.address, { signal });
       const theirs = await accepted;
-      start(async () => theirs);
+      start(theirs);
       return ours;
     } finally {
       listener.close();
@@ -86,4 +95,14 @@ async function joined(
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
+}
+
+function onlyOne(accept: (signal: AbortSignal) => Promise<Channel>): SourceListener {
+  return {
+    accept: (signal = new AbortController().signal) => accept(signal),
+    next: async () => {
+      throw unsupported('multifd over a single connection');
+    },
+    close: () => {},
+  };
 }

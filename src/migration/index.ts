@@ -2,8 +2,10 @@
  * migration: the decisions. One conductor a side (source/outgoing, destination/incoming), each a list of steps; `VmHost` is a process as its
  * manager sees it. Knows no QMP, no argv, and not which machine it moves.
  */
+export type { SourceListener } from './destination/arrivals.ts';
 export * from './destination/incoming.ts';
 export * from './errors.ts';
 export * from './host.ts';
+export { dialer, requireConnections } from './many-connections.ts';
 export { hasReturnPath, OutgoingMigration, type OutgoingObserver, type OutgoingResult } from './source/outgoing.ts';
 export * from './vm-host.ts';

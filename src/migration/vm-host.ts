@@ -1,11 +1,13 @@
 import { EventEmitter } from 'node:events';
 import type { DestinationMachine, RunState, SourceMachine } from '../machine/index.ts';
 import type { Settings, SettingsView } from '../settings/index.ts';
-import { type Address, type Channel, connect, listen, parseAddress } from '../transport/index.ts';
-import { CheckpointSide, channelFromCheckpoint, innerSettings, requireFile } from './checkpoint-file.ts';
+import { type Address, connect, listen, parseAddress } from '../transport/index.ts';
+import { CheckpointSide, innerSettings, listenToCheckpoint, requireFile } from './checkpoint-file.ts';
+import type { SourceListener } from './destination/arrivals.ts';
 import { IncomingMigration, type IncomingResult } from './destination/incoming.ts';
 import { wrongState } from './errors.ts';
 import type { Host, HostEvent, HostStatus, MigrationInfo, MigrationStatus } from './host.ts';
+import { dialer, requireConnections } from './many-connections.ts';
 import { hasReturnPath, OutgoingMigration, type OutgoingResult } from './source/outgoing.ts';
 
 /** A machine that runs here: it can leave, and it can arrive. */
@@ -96,6 +98,7 @@ export class VmHost implements Host {
     if (state === 'postmigrate')
       throw wrongState(state, "the machine has been migrated already: 'cont' makes it run here again");
     const settings = innerSettings(this.settings.snapshot());
+    requireConnections(this.settings, address);
     let checkpoint: CheckpointSide | undefined;
     if (this.settings.capability('mapped-ram')) {
       requireFile(address);
@@ -106,6 +109,7 @@ export class VmHost implements Host {
       machine: this.#machine,
       settings,
       connect: (signal) => checkpoint?.connect(signal) ?? connect(address, { signal }),
+      dial: dialer(address),
       returnPath: (channel) => checkpoint !== undefined || hasReturnPath(address, channel, settings),
       inert: address.kind === 'file',
       farFailure: async () => checkpoint?.failure(),
@@ -129,8 +133,9 @@ export class VmHost implements Host {
       throw wrongState(state, 'an incoming migration is awaited or under way already');
     }
     const settings = innerSettings(this.settings.snapshot());
+    requireConnections(this.settings, address);
     this.#arriving = true;
-    const accept = await this.#awaitSource(address, settings).finally(() => {
+    const listener = await this.#listen(address, settings).finally(() => {
       this.#arriving = false;
     });
     this.#outgoing = undefined;
@@ -138,7 +143,7 @@ export class VmHost implements Host {
       machine: this.#machine,
       settings,
       takesAnyMachine: false,
-      accept,
+      listener,
       observer: {
         status: (status) => this.#status(status),
         started: () => {
@@ -151,22 +156,22 @@ export class VmHost implements Host {
     void arrival.then((result) => this.#options.arrived?.(result, exitOnError));
   }
 
-  /** Begins to wait for the source; returns how to get its channel. */
-  async #awaitSource(address: Address, settings: SettingsView): Promise<(signal: AbortSignal) => Promise<Channel>> {
+  /** Begins to wait for the source. */
+  async #listen(address: Address, settings: SettingsView): Promise<SourceListener> {
     if (this.settings.capability('mapped-ram')) {
       requireFile(address);
-      return (signal) => channelFromCheckpoint(address, settings, signal);
+      return listenToCheckpoint(address, settings);
     }
     const listener = await listen(address);
     this.#listening = listener.address;
-    return async (signal) => {
-      try {
-        return await listener.accept(signal);
-      } finally {
-        // One machine arrives once: whoever knocks later is turned away.
+    return {
+      accept: (signal) => listener.accept(signal),
+      next: (signal) => listener.next(signal),
+      // One machine arrives once: whoever knocks later is turned away.
+      close: () => {
         listener.close();
         this.#listening = undefined;
-      }
+      },
     };
   }
 

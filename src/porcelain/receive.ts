@@ -1,6 +1,6 @@
 import { FerryError } from '../base/index.ts';
 import { CheckpointWriter } from '../machine/index.ts';
-import { IncomingMigration, type IncomingResult } from '../migration/index.ts';
+import { IncomingMigration, type IncomingResult, requireConnections } from '../migration/index.ts';
 import type { Settings } from '../settings/index.ts';
 import { formatAddress, listen, parseAddress } from '../transport/index.ts';
 import { CheckpointHost, type ServeHost } from './checkpoint-host.ts';
@@ -28,7 +28,9 @@ export interface ReceiveOptions {
 export async function receive(options: ReceiveOptions): Promise<Outcome> {
   const { file, settings, signal } = options;
   signal?.throwIfAborted();
-  const listener = await listen(parseAddress(options.uri));
+  const address = parseAddress(options.uri);
+  requireConnections(settings, address);
+  const listener = await listen(address);
   const machine = new CheckpointWriter(file);
   try {
     await machine.open();
@@ -40,13 +42,7 @@ export async function receive(options: ReceiveOptions): Promise<Outcome> {
     machine,
     settings,
     takesAnyMachine: true,
-    accept: async (aborted) => {
-      try {
-        return await listener.accept(aborted);
-      } finally {
-        listener.close();
-      }
-    },
+    listener,
     observer: { status: (status) => host.moved(status) },
   });
   const host = new CheckpointHost(settings, migration, listener.address);

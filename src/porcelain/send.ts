@@ -1,5 +1,5 @@
 import { CheckpointReader, type SourceMachine } from '../machine/index.ts';
-import { hasReturnPath, OutgoingMigration } from '../migration/index.ts';
+import { dialer, hasReturnPath, OutgoingMigration, requireConnections } from '../migration/index.ts';
 import type { Settings } from '../settings/index.ts';
 import { connect, parseAddress } from '../transport/index.ts';
 import { CheckpointHost, type ServeHost } from './checkpoint-host.ts';
@@ -33,10 +33,12 @@ export async function sendMachine(machine: SourceMachine, options: Omit<SendOpti
   const { settings, signal } = options;
   signal?.throwIfAborted();
   const address = parseAddress(options.uri);
+  requireConnections(settings, address);
   const migration: OutgoingMigration = new OutgoingMigration({
     machine,
     settings,
     connect: (aborted) => connect(address, { signal: aborted }),
+    dial: dialer(address),
     returnPath: (channel) => hasReturnPath(address, channel, settings),
     observer: { status: (status) => host.moved(status) },
   });

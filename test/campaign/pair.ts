@@ -159,13 +159,7 @@ export class EmbeddedPair {
     return new IncomingMigration({
       machine: this.#destination,
       settings,
-      accept: async (signal) => {
-        try {
-          return await listener.accept(signal);
-        } finally {
-          listener.close();
-        }
-      },
+      listener,
       takesAnyMachine: false,
       observer: { started: () => this.#expectAlone('started', this.#source) },
     });

@@ -17,7 +17,7 @@ import {
   type WorkloadMachine,
 } from '../../src/machine/index.ts';
 import { IncomingMigration, OutgoingMigration } from '../../src/migration/index.ts';
-import { type Address, type Channel, connect, listen } from '../../src/transport/index.ts';
+import { type Address, connect, type Listener, listen } from '../../src/transport/index.ts';
 import { ReturnPathDecoder, StreamInput } from '../../src/wire/index.ts';
 import { cutProxy } from '../support/cut-proxy.ts';
 import { testSettings } from '../support/move.ts';
@@ -149,7 +149,7 @@ class StrangerRig implements Rig<Stranger> {
       parts.push(Buffer.from(bytes));
     };
     const outgoing = this.#outgoing(link.address, {});
-    const incoming = this.#incoming(this.#destination, () => listener.accept());
+    const incoming = this.#incoming(this.#destination, listener);
     const [sent] = await Promise.all([outgoing.run(), incoming.run()]);
     listener.close();
     await link.close();
@@ -162,7 +162,7 @@ class StrangerRig implements Rig<Stranger> {
     const { into, bytes, then, value } = stranger;
     const machine = into === 'machine' ? this.#destination : new CheckpointWriter(join(this.#folder, 'machine.ckpt'));
     const listener = await listen({ kind: 'tcp', host: '127.0.0.1', port: 0 });
-    const migration = this.#incoming(machine, (signal) => listener.accept(signal));
+    const migration = this.#incoming(machine, listener);
     const running = migration.run();
     const socket = await dial(listener.address);
     const said = saidTo(socket);
@@ -261,11 +261,11 @@ class StrangerRig implements Rig<Stranger> {
     });
   }
 
-  #incoming(machine: DestinationMachine, accept: (signal: AbortSignal) => Promise<Channel>): IncomingMigration {
+  #incoming(machine: DestinationMachine, listener: Listener): IncomingMigration {
     return new IncomingMigration({
       machine,
       settings: testSettings(),
-      accept,
+      listener,
       takesAnyMachine: machine instanceof CheckpointWriter,
     });
   }

@@ -19,7 +19,7 @@ import {
   writePageRecord,
   writeZeroRecord,
 } from '../../src/wire/index.ts';
-import { testSettings } from '../support/move.ts';
+import { oneChannel, testSettings } from '../support/move.ts';
 import { recordStream } from '../support/streams.ts';
 
 const MIB = 1024 * 1024;
@@ -129,7 +129,7 @@ async function receive(machine: WorkloadMachine, bytes: Buffer, next: (below: nu
     machine,
     settings: testSettings(),
     takesAnyMachine: false,
-    accept: async (signal) => counted(await listener.accept(signal)),
+    listener: oneChannel(async (signal) => counted(await listener.accept(signal))),
   });
   const done = migration.run();
   const channel = await connect(listener.address);

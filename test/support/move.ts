@@ -7,6 +7,7 @@ import {
   OutgoingMigration,
   type OutgoingObserver,
   type OutgoingResult,
+  type SourceListener,
 } from '../../src/migration/index.ts';
 import { Settings, type SettingsView } from '../../src/settings/index.ts';
 import type { Channel } from '../../src/transport/index.ts';
@@ -38,6 +39,11 @@ export function testSettings(change: (settings: Settings) => void = () => {}): S
   return settings;
 }
 
+/** A listener to which one channel comes, and nobody else. */
+export function oneChannel(accept: (signal?: AbortSignal) => Promise<Channel>): SourceListener {
+  return { accept, next: () => Promise.reject(new Error('there is one channel only')), close: () => {} };
+}
+
 export function move(options: MoveOptions): Move {
   const settings = options.settings ?? testSettings();
   const outgoing = new OutgoingMigration({
@@ -50,7 +56,7 @@ export function move(options: MoveOptions): Move {
   const incoming = new IncomingMigration({
     machine: options.destination,
     settings: options.destinationSettings ?? settings,
-    accept: async () => options.channels[1],
+    listener: oneChannel(async () => options.channels[1]),
     takesAnyMachine: false,
     ...(options.incoming === undefined ? {} : { observer: options.incoming }),
   });

@@ -9,7 +9,7 @@ import { IncomingMigration, type IncomingResult, OutgoingMigration } from '../..
 import type { SettingsView } from '../../src/settings/index.ts';
 import type { Channel } from '../../src/transport/index.ts';
 import { memoryPair } from './memory-channel.ts';
-import { testSettings } from './move.ts';
+import { oneChannel, testSettings } from './move.ts';
 
 /** Reads to the end and returns all bytes. */
 export async function readAll(channel: Channel): Promise<Buffer> {
@@ -51,7 +51,7 @@ export async function play(
   const migration = new IncomingMigration({
     machine,
     settings: options.settings ?? testSettings(),
-    accept: async () => theirs,
+    listener: oneChannel(async () => theirs),
     takesAnyMachine: options.takesAnyMachine ?? false,
   });
   const sent = (async () => {

@@ -1,32 +1,31 @@
 import { asError, explain, nowMs, StateMachine, unreachable, Writer } from '../../base/index.ts';
+import type { ChannelInfo } from '../../dataplane/index.ts';
 import type { DestinationMachine } from '../../machine/index.ts';
 import type { SettingsView } from '../../settings/index.ts';
-import type { Channel, Chunk } from '../../transport/index.ts';
+import type { Channel } from '../../transport/index.ts';
 import {
   type Command,
-  type Configuration,
   encodeReturnPathMessage,
   type RamCounts,
-  type RamSink,
   type ReturnPathMessage,
   type StreamEvent,
-  StreamInput,
-  StreamParser,
 } from '../../wire/index.ts';
 import { within } from '../deadline.ts';
-import { MigrationError, mismatch, unsupported } from '../errors.ts';
+import { MigrationError, unsupported } from '../errors.ts';
 import type { MigrationInfo, MigrationStatus } from '../host.ts';
+import { pageCompression } from '../page-compression.ts';
 import { SHUT_NEVER_STARTED } from '../return-path.ts';
+import { NO_CHANNELS } from '../statistics.ts';
 import { INCOMING_ARCS } from '../status.ts';
-import { DirectReceiver } from './direct-receiver.ts';
+import { Arrivals, type SourceListener } from './arrivals.ts';
+import { checkConfiguration } from './check-configuration.ts';
+import { IncomingStream } from './incoming-stream.ts';
+import { RamChannels } from './ram-channels.ts';
 
 /** Time for the source to close after SHUT 0, and for a last SHUT on the failure path to leave, ms. */
 const CLOSING_DEADLINE_MS = 5_000;
-/**
- * A source whose machine has suppress-vmdesc=on sends nothing after EOF and waits for SHUT; the stream does not say so. After this silence
- * the description counts as suppressed, ms.
- */
-const SILENCE_MS = 10_000;
+/** Of a VM that was given none: what QEMU's channels announce then. */
+const NO_UUID = new Uint8Array(16);
 
 export interface IncomingObserver {
   status?(status: MigrationStatus): void;
@@ -37,8 +36,8 @@ export interface IncomingObserver {
 export interface IncomingOptions {
   readonly machine: DestinationMachine;
   readonly settings: SettingsView;
-  /** Waits for the source; must end when `signal` aborts. */
-  readonly accept: (signal: AbortSignal) => Promise<Channel>;
+  /** Closed by the migration when nobody else of its source can come. */
+  readonly listener: SourceListener;
   readonly observer?: IncomingObserver;
   /** A checkpoint takes a stream of any machine type and any of the checked capabilities. */
   readonly takesAnyMachine: boolean;
@@ -64,11 +63,13 @@ export class IncomingMigration {
   readonly #state: StateMachine<MigrationStatus>;
   readonly #abort = new AbortController();
   readonly #counts: RamCounts = { normal: 0, zero: 0, xbzrle: 0, xbzrleBytes: 0 };
+  #arrivals: Arrivals | undefined;
   #channel: Channel | undefined;
-  #sink: RamSink | undefined;
+  #stream: IncomingStream | undefined;
+  /** With multifd, once all have come. */
+  #channels: RamChannels | undefined;
   #failure: Error | undefined;
   #committed = false;
-  #returnPath = false;
   #startMs = nowMs();
   #endMs: number | undefined;
   #totalBytes = 0;
@@ -88,7 +89,13 @@ export class IncomingMigration {
   info(): MigrationInfo {
     const info: MigrationInfo = { status: this.status };
     if (this.#failure !== undefined) info['error-desc'] = explain(this.#failure);
+    if (this.status === 'setup' && this.#arrivals !== undefined) info['x-waiting-for'] = this.#arrivals.waitingFor;
     return info;
+  }
+
+  /** Those of parallel channels. */
+  get threads(): readonly ChannelInfo[] {
+    return this.#channels?.threads ?? [];
   }
 
   /** What has arrived so far, for progress: bytes of the stream, pages by kind, bytes of guest RAM announced. */
@@ -98,9 +105,12 @@ export class IncomingMigration {
     readonly ramTotal: number;
     readonly ms: number;
   } {
+    const main = this.#channel?.counters.bytesRead ?? 0;
+    const channels = this.#channels?.totals ?? NO_CHANNELS;
+    const { normal, zero, ...differences } = this.#counts;
     return {
-      bytes: this.#channel?.counters.bytesRead ?? 0,
-      pages: this.#counts,
+      bytes: main + channels.bytes,
+      pages: { normal: normal + channels.normalPages, zero: zero + channels.zeroPages, ...differences },
       ramTotal: this.#totalBytes,
       ms: (this.#endMs ?? nowMs()) - this.#startMs,
     };
@@ -118,12 +128,12 @@ export class IncomingMigration {
   async run(): Promise<IncomingResult> {
     this.#state.move('setup');
     try {
-      this.#channel = await this.#options.accept(this.#abort.signal);
-      if (this.#failure !== undefined) throw this.#failure;
+      const channel = await this.#arrive();
       this.#startMs = nowMs();
       this.#state.move('active');
-      await this.#load(this.#channel);
-      if (this.#failure !== undefined) throw this.#failure;
+      await this.#load(channel);
+      await this.#channels?.finish();
+      this.#check();
       await this.#machine.commit();
       this.#committed = true;
       await this.#machine.start();
@@ -132,100 +142,85 @@ export class IncomingMigration {
       this.#fail(asError(thrown));
       return await this.#giveUp();
     }
-    return await this.#confirm(this.#channel);
+    return await this.#confirm(this.#stream!);
   }
 
   #fail(error: Error): void {
     if (this.#failure !== undefined) return;
     this.#failure = error;
     this.#abort.abort(error);
+    this.#stream?.interrupt(error);
   }
 
-  #ended = false;
-  /** A read under way: one that outlasted a silence is waited for again. */
-  #reading: Promise<Chunk | null> | undefined;
+  #check(): void {
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  /** All connections of the source. */
+  async #arrive(): Promise<Channel> {
+    const { listener, takesAnyMachine } = this.#options;
+    const multifd = this.#settings.capability('multifd');
+    try {
+      this.#arrivals = new Arrivals({
+        listener,
+        channels: multifd ? this.#settings.parameter('multifd-channels') : 0,
+        uuid: takesAnyMachine ? undefined : (this.#machine.uuid ?? NO_UUID),
+        signal: this.#abort.signal,
+      });
+      const { main, channels } = await this.#arrivals.all();
+      this.#channel = main;
+      if (multifd) {
+        const failed = (error: Error) => this.#fail(error);
+        this.#channels = new RamChannels(channels, pageCompression(this.#settings), failed);
+      }
+      this.#check();
+      return main;
+    } finally {
+      listener.close();
+    }
+  }
 
   async #load(channel: Channel): Promise<void> {
-    const input = new StreamInput(channel.label);
-    const parser = new StreamParser(input.reader, {
-      pageSize: this.#machine.targetPageSize,
-      measureDevice: (section, bytes) => this.#machine.measureDevice(section, bytes),
-    });
-    let direct: DirectReceiver | undefined;
-    for (;;) {
-      const event = parser.next();
-      if (event !== undefined) {
-        await this.#take(event, parser, channel);
-        if (event.kind === 'ram-blocks') {
-          direct = DirectReceiver.of(channel, this.#sink!, parser, input, this.#machine.targetPageSize);
-        }
-        if (this.#failure !== undefined) throw this.#failure;
-        if (event.kind === 'description') return;
-        this.#ended = event.kind === 'eof';
-        continue;
-      }
-      if (parser.finished) break;
-      input.release();
-      const waiting = channel.tryRead();
-      if (waiting === undefined && direct?.receive() === true) continue;
-      direct?.chunkRead();
-      const chunk = waiting ?? (await this.#read(channel));
-      if (chunk === 'silence') {
-        // A description that has begun is not suppressed: the link has come to a stop in it.
-        if (this.#ended && input.reader.available === 0) break;
-        parser.assumeSilent();
-      } else if (chunk !== null) {
-        input.add(chunk);
-      } else if (this.#ended && this.#returnPath) {
-        // Whoever listens for SHUT and leaves before the description is gone: its guest goes on there (qemu-wire fact 5).
-        throw new MigrationError(
-          { code: 'MIGRATION_PEER_GONE', phase: 'description' },
-          `${channel.label}: the source closed the connection before the description, at offset ${input.reader.offset}`,
-        );
-      } else input.finish();
+    const stream = new IncomingStream(channel, this.#machine);
+    this.#stream = stream;
+    let described = false;
+    for (let event = await stream.next(); event !== undefined; event = await stream.next()) {
+      await this.#take(event, stream);
+      this.#check();
+      described = event.kind === 'description';
     }
-    await this.#machine.describe('');
+    if (!described) await this.#machine.describe('');
   }
 
-  /** The next chunk; 'silence' if a source that may wait for us has said nothing for a while. */
-  async #read(channel: Channel): Promise<Chunk | null | 'silence'> {
-    this.#reading ??= channel.read().finally(() => {
-      this.#reading = undefined;
-    });
-    if (!this.#returnPath) return await this.#reading;
-    return await within(this.#reading, SILENCE_MS, 'more of the stream').catch((error: unknown) => {
-      if (error instanceof MigrationError && error.code === 'MIGRATION_DEADLINE') return 'silence' as const;
-      throw error;
-    });
-  }
-
-  async #take(event: StreamEvent, parser: StreamParser, channel: Channel): Promise<void> {
+  async #take(event: StreamEvent, stream: IncomingStream): Promise<void> {
     switch (event.kind) {
       case 'header':
       case 'section-begin':
-      case 'multifd-flush':
       case 'eof':
         return;
       case 'configuration':
-        this.#checkConfiguration(event.configuration);
+        checkConfiguration(event.configuration, this.#machine, this.#settings, this.#options.takesAnyMachine);
         return await this.#machine.configure(event.configuration);
       case 'command':
-        return await this.#command(event.command, channel);
+        return await this.#command(event.command, stream);
       case 'ram-blocks': {
         if (event.blocks.some((block) => block.mapped !== undefined))
           throw unsupported('a mapped-ram stream over a channel');
         this.#totalBytes = event.totalBytes;
         const ignoreShared = event.blocks.some((block) => block.guestAddress !== undefined);
-        this.#sink = await this.#machine.prepareRam(event.blocks, { ignoreShared });
-        parser.setRamSink(this.#sink);
-        return;
+        const ram = await this.#machine.prepareRam(event.blocks, { ignoreShared });
+        await this.#channels?.start(ram.share());
+        return stream.setRamSink(ram);
       }
       case 'ram-batch':
         this.#count(event.pages);
         return await this.#machine.drain();
+      case 'multifd-flush':
+        return await this.#channels?.flushed();
       case 'section-end':
-        if (event.ramPages !== undefined) this.#count(event.ramPages);
-        return;
+        if (event.ramPages === undefined) return;
+        this.#count(event.ramPages);
+        return await this.#channels?.sectionEnded();
       case 'device':
         return await this.#machine.loadDevice(event.section, event.body);
       case 'description':
@@ -242,34 +237,14 @@ export class IncomingMigration {
     this.#counts.xbzrleBytes = pages.xbzrleBytes;
   }
 
-  /** What QEMU checks too: machine type, uuid and the capabilities that change the stream (savevm.c: configuration_validate_capabilities). */
-  #checkConfiguration(configuration: Configuration): void {
-    const own = this.#machine.machineType;
-    if (own !== undefined && own !== configuration.machineType) {
-      throw mismatch('machine type', own, configuration.machineType);
-    }
-    if (this.#options.takesAnyMachine) return;
-    const theirs = configuration.capabilities ?? [];
-    for (const name of ['x-ignore-shared', 'mapped-ram'] as const) {
-      const mine = this.#settings.capability(name);
-      if (mine !== theirs.includes(name)) {
-        throw mismatch(`capability ${name}`, mine ? 'on' : 'off', mine ? 'off' : 'on');
-      }
-    }
-    const uuid = this.#machine.uuid;
-    if (configuration.uuid !== undefined && uuid !== undefined && !configuration.uuid.equals(uuid)) {
-      throw mismatch('uuid', Buffer.from(uuid).toString('hex'), configuration.uuid.toString('hex'));
-    }
-  }
-
-  async #command(command: Command, channel: Channel): Promise<void> {
+  async #command(command: Command, stream: IncomingStream): Promise<void> {
     switch (command.name) {
       case 'OPEN_RETURN_PATH':
-        this.#returnPath = true;
+        stream.sourceListens = true;
         return;
       case 'PING':
-        if (!this.#returnPath) throw unsupported('PING before OPEN_RETURN_PATH');
-        return await this.#answer(channel, { type: 'PONG', value: command.value });
+        if (!stream.sourceListens) throw unsupported('PING before OPEN_RETURN_PATH');
+        return await this.#answer(stream.channel, { type: 'PONG', value: command.value });
       case 'SWITCHOVER_START':
         return;
       case 'POSTCOPY_ADVISE':
@@ -294,17 +269,19 @@ export class IncomingMigration {
   }
 
   /** The machine is here. SHUT 0 is offered as long as the channel lives; whether it arrived shows in the source's orderly close. */
-  async #confirm(channel: Channel): Promise<IncomingResult> {
+  async #confirm(stream: IncomingStream): Promise<IncomingResult> {
+    const { channel } = stream;
     this.#endMs = nowMs();
     let confirmed = true;
-    if (this.#returnPath) {
+    if (stream.sourceListens) {
       try {
         await within(this.#answer(channel, { type: 'SHUT', value: 0 }), CLOSING_DEADLINE_MS, 'SHUT to leave');
-        await within(drainToEnd(channel), CLOSING_DEADLINE_MS, 'the source to close');
+        await within(stream.drain(), CLOSING_DEADLINE_MS, 'the source to close');
       } catch {
         confirmed = false;
       }
     }
+    this.#channels?.close();
     channel.destroy();
     await channel.closed;
     this.#state.move('completed');
@@ -314,25 +291,28 @@ export class IncomingMigration {
   async #giveUp(): Promise<IncomingResult> {
     const error = this.#failure!;
     this.#endMs = nowMs();
-    const channel = this.#channel;
-    if (!this.#committed) await this.#machine.discard();
-    if (channel !== undefined) {
-      if (this.#returnPath) {
-        const value = this.#committed ? 1 : SHUT_NEVER_STARTED;
-        await within(this.#answer(channel, { type: 'SHUT', value }), CLOSING_DEADLINE_MS, 'SHUT to leave').catch(
-          () => {},
-        );
-        await within(channel.end(), CLOSING_DEADLINE_MS, 'the channel to end').catch(() => {});
-      }
-      channel.destroy(error);
-      await channel.closed;
+    // First the word, so that the source knows why its channels end.
+    if (this.#stream?.sourceListens) {
+      const answered = this.#answer(this.#stream.channel, {
+        type: 'SHUT',
+        value: this.#committed ? 1 : SHUT_NEVER_STARTED,
+      });
+      await within(answered, CLOSING_DEADLINE_MS, 'SHUT to leave').catch(() => {});
     }
+    await this.#channels?.cancel(error);
+    if (!this.#committed) await this.#machine.discard();
+    await this.#close(error);
     this.#state.move('failed');
     return { status: 'failed', info: this.info(), error, confirmed: true };
   }
-}
 
-/** Reads what may still come, until the orderly end. */
-async function drainToEnd(channel: Channel): Promise<void> {
-  while ((await channel.read()) !== null);
+  async #close(error: Error): Promise<void> {
+    const channel = this.#channel;
+    if (channel === undefined) return;
+    if (this.#stream?.sourceListens) {
+      await within(channel.end(), CLOSING_DEADLINE_MS, 'the channel to end').catch(() => {});
+    }
+    channel.destroy(error);
+    await channel.closed;
+  }
 }

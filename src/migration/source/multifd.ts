@@ -1,9 +1,9 @@
 /** Opening the parallel channels of capability multifd. */
 import { closeSync } from 'node:fs';
-import { type PageCompression, SendChannels } from '../../dataplane/index.ts';
+import { SendChannels } from '../../dataplane/index.ts';
 import type { CompatProfile, SettingsView } from '../../settings/index.ts';
 import type { Connection } from '../../transport/index.ts';
-import { unsupported } from '../errors.ts';
+import { pageCompression } from '../page-compression.ts';
 import type { SourceRun } from './run.ts';
 
 /** A further connection to the destination; `role` names it. Must end when `signal` aborts. */
@@ -41,13 +41,6 @@ export async function openChannels(
     findZeroPages: zeroPagesOf(settings, profile) === 'multifd',
     failed,
   });
-}
-
-/** Throws MIGRATION_UNSUPPORTED for the methods of special hardware. */
-export function pageCompression(settings: SettingsView): PageCompression {
-  const method = settings.parameter('multifd-compression');
-  if (method === 'none' || method === 'zlib' || method === 'zstd') return method;
-  throw unsupported(`multifd-compression ${method}`);
 }
 
 async function dialAll(dial: Dial, count: number, signal: AbortSignal): Promise<number[]> {

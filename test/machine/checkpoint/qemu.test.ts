@@ -57,7 +57,7 @@ async function save(qemu: QemuProcess, file: string): Promise<void> {
     machine: new CheckpointWriter(file),
     settings: testSettings(),
     takesAnyMachine: true,
-    accept: (signal) => listener.accept(signal),
+    listener,
   });
   const run = incoming.run();
   await capability(qemu, 'return-path');

@@ -1,0 +1,181 @@
+/**
+ * Who comes to a destination. Without multifd the first is the source. With it, n + 1 connections come, in whatever order, and each says
+ * by its first bytes what it is: QEVM is main (from a QEMU up to 7.2 always the first), 0x11223344 begins the initial packet of a
+ * channel (qemu-wire 5.1, 5.2). Whoever says anything else, or nothing, is a stranger and is turned away.
+ */
+import { closeSync } from 'node:fs';
+import { Reader } from '../../base/index.ts';
+import type { Channel, Connection, Listener } from '../../transport/index.ts';
+import { decodeMultifdInitial, MULTIFD_INITIAL_BYTES, MULTIFD_MAGIC, STREAM_MAGIC } from '../../wire/index.ts';
+import { MigrationError, mismatch } from '../errors.ts';
+
+/** Where a source is awaited. The migration closes it when nobody else can come. */
+export type SourceListener = Pick<Listener, 'accept' | 'next' | 'close'>;
+
+/** Once the source has shown itself by one connection: time for all others, ms. */
+const REST_MS = 15_000;
+/** For first bytes: QEMU sends them right after connecting, ms. */
+const FIRST_BYTES_MS = 10_000;
+/** Connections that have not said yet what they are, beyond those that are awaited. */
+const UNKNOWN_MAX = 32;
+
+export interface Arrived {
+  readonly main: Channel;
+  /** Descriptors of the channels by id, each read up to the end of its initial packet. Whoever has this closes them. */
+  readonly channels: readonly number[];
+}
+
+export interface ArrivalsOptions {
+  readonly listener: SourceListener;
+  /** 0: no multifd. */
+  readonly channels: number;
+  /** That the channels must announce, 16 bytes; undefined: any, but all the same. */
+  readonly uuid: Uint8Array | undefined;
+  readonly signal: AbortSignal;
+}
+
+export class Arrivals {
+  readonly #options: ArrivalsOptions;
+  #main: Connection | undefined;
+  readonly #channels = new Map<number, Connection>();
+  /** Of the first channel, or given. */
+  #uuid: Uint8Array | undefined;
+  readonly #unknown = new Set<Connection>();
+  #turnedAway = 0;
+  #deadline: NodeJS.Timeout | undefined;
+  #complete: () => void = () => {};
+  #fail: (error: unknown) => void = () => {};
+
+  constructor(options: ArrivalsOptions) {
+    this.#options = options;
+    this.#uuid = options.uuid;
+  }
+
+  /** Who is still awaited, for people. */
+  get waitingFor(): string {
+    const missing = Array.from({ length: this.#options.channels }, (_, id) => id).filter(
+      (id) => !this.#channels.has(id),
+    );
+    const awaited = [
+      ...(this.#main === undefined ? ['main'] : []),
+      ...(missing.length === 0 ? [] : [`multifd ${missing.join(', ')}`]),
+    ];
+    const strangers = this.#turnedAway === 0 ? '' : `; ${this.#turnedAway} turned away that did not say so`;
+    return `the source to connect: ${awaited.join(' and ')}${strangers}`;
+  }
+
+  /**
+   * Waits as long as nobody has come; then REST_MS for all others. Throws TransportError; WireError (a channel id that is too high),
+   * MIGRATION_MISMATCH, MIGRATION_DEADLINE, and then whoever has come is sent away.
+   */
+  async all(): Promise<Arrived> {
+    const { listener, channels, signal } = this.#options;
+    if (channels === 0) return { main: await listener.accept(signal), channels: [] };
+    const over = new AbortController();
+    const all = new Promise<void>((resolve, reject) => {
+      this.#complete = resolve;
+      this.#fail = reject;
+    });
+    void this.#accept(AbortSignal.any([signal, over.signal]));
+    try {
+      await all;
+      const fds = this.#descriptors();
+      return { main: this.#main!.channel(), channels: fds };
+    } catch (thrown) {
+      this.#main?.destroy();
+      for (const connection of this.#channels.values()) connection.destroy();
+      throw thrown;
+    } finally {
+      over.abort();
+      clearTimeout(this.#deadline);
+      for (const connection of this.#unknown) connection.destroy();
+    }
+  }
+
+  async #accept(signal: AbortSignal): Promise<void> {
+    try {
+      for (;;) {
+        const connection = await this.#options.listener.next(signal);
+        if (signal.aborted) connection.destroy();
+        else void this.#look(connection);
+      }
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  async #look(connection: Connection): Promise<void> {
+    if (this.#unknown.size >= this.#options.channels + UNKNOWN_MAX) return this.#turnAway(connection);
+    this.#unknown.add(connection);
+    const timer = setTimeout(() => connection.destroy(), FIRST_BYTES_MS);
+    const bytes = await connection.firstBytes(isEnough).catch(() => null);
+    clearTimeout(timer);
+    this.#unknown.delete(connection);
+    try {
+      if (bytes === null || bytes.length < MAGIC_BYTES) return this.#turnAway(connection);
+      const magic = bytes.readUInt32BE(0);
+      if (magic === STREAM_MAGIC) this.#takeMain(connection);
+      else if (magic === MULTIFD_MAGIC) this.#takeChannel(connection, bytes);
+      else return this.#turnAway(connection);
+      this.#taken();
+    } catch (error) {
+      connection.destroy();
+      this.#fail(error);
+    }
+  }
+
+  #takeMain(connection: Connection): void {
+    if (this.#main !== undefined) throw mismatch('main channel', 'one', 'a second one');
+    this.#main = connection;
+  }
+
+  #takeChannel(connection: Connection, bytes: Buffer): void {
+    const reader = new Reader(bytes, connection.address, { final: true });
+    const { uuid, channel } = decodeMultifdInitial(reader, this.#options.channels);
+    this.#uuid ??= uuid;
+    if (Buffer.compare(this.#uuid, uuid) !== 0) {
+      throw mismatch(
+        `uuid of multifd ${channel}`,
+        Buffer.from(this.#uuid).toString('hex'),
+        Buffer.from(uuid).toString('hex'),
+      );
+    }
+    if (this.#channels.has(channel)) throw mismatch(`multifd ${channel}`, 'one channel of that id', 'a second one');
+    this.#channels.set(channel, connection);
+  }
+
+  #taken(): void {
+    if (this.#main !== undefined && this.#channels.size === this.#options.channels) return this.#complete();
+    this.#deadline ??= setTimeout(() => {
+      const waitingFor = this.waitingFor;
+      const fault = { code: 'MIGRATION_DEADLINE', waitingFor, deadlineMs: REST_MS } as const;
+      const hint = `are multifd and multifd-channels (here ${this.#options.channels}) the same there?`;
+      this.#fail(new MigrationError(fault, `waited ${REST_MS} ms for ${waitingFor}: ${hint}`));
+    }, REST_MS);
+  }
+
+  #turnAway(connection: Connection): void {
+    this.#turnedAway++;
+    connection.destroy();
+  }
+
+  /** By id. Throws NATIVE_UNAVAILABLE, NATIVE_CALL. */
+  #descriptors(): number[] {
+    const fds: number[] = [];
+    try {
+      for (let id = 0; id < this.#options.channels; id++) fds.push(this.#channels.get(id)!.descriptor());
+      return fds;
+    } catch (thrown) {
+      for (const fd of fds) closeSync(fd);
+      throw thrown;
+    }
+  }
+}
+
+const MAGIC_BYTES = 4;
+
+/** Of an initial packet all bytes are wanted, of everything else those that tell what it is. */
+function isEnough(bytes: Buffer): boolean {
+  if (bytes.length < MAGIC_BYTES) return false;
+  return bytes.length >= MULTIFD_INITIAL_BYTES || bytes.readUInt32BE(0) !== MULTIFD_MAGIC;
+}

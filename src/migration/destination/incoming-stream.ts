@@ -1,0 +1,113 @@
+import type { DestinationMachine } from '../../machine/index.ts';
+import type { Channel, Chunk } from '../../transport/index.ts';
+import { type RamSink, type StreamEvent, StreamInput, StreamParser } from '../../wire/index.ts';
+import { within } from '../deadline.ts';
+import { MigrationError } from '../errors.ts';
+import { DirectReceiver } from './direct-receiver.ts';
+
+/**
+ * A source whose machine has suppress-vmdesc=on sends nothing after EOF and waits for SHUT; the stream does not say so. After this silence
+ * the description counts as suppressed, ms.
+ */
+const SILENCE_MS = 10_000;
+
+/** The main stream as it arrives, element by element; pages go straight to the sink. */
+export class IncomingStream {
+  readonly channel: Channel;
+  /** The source listens on the return path, and after EOF it may wait for a word without a word. */
+  sourceListens = false;
+  readonly #pageSize: number;
+  readonly #input: StreamInput;
+  readonly #parser: StreamParser;
+  #direct: DirectReceiver | undefined;
+  /** EOF was the last event. */
+  #ended = false;
+  #over = false;
+  /** A read under way: one that outlasted a silence is waited for again. */
+  #reading: Promise<Chunk | null> | undefined;
+  #interruption: Error | undefined;
+  #interrupt: (error: Error) => void = () => {};
+
+  constructor(channel: Channel, machine: DestinationMachine) {
+    this.channel = channel;
+    this.#pageSize = machine.targetPageSize;
+    this.#input = new StreamInput(channel.label);
+    this.#parser = new StreamParser(this.#input.reader, {
+      pageSize: this.#pageSize,
+      measureDevice: (section, bytes) => machine.measureDevice(section, bytes),
+    });
+  }
+
+  /** After the event `ram-blocks`: where pages go. */
+  setRamSink(sink: RamSink): void {
+    this.#parser.setRamSink(sink);
+    this.#direct = DirectReceiver.of(this.channel, sink, this.#parser, this.#input, this.#pageSize);
+  }
+
+  /** `next` waits for bytes no more and throws `error`; the channel stays open. */
+  interrupt(error: Error): void {
+    this.#interruption ??= error;
+    this.#interrupt(error);
+  }
+
+  /** The next element; undefined at the end. The last one is the description, unless it is suppressed. Throws WireError, TransportError. */
+  async next(): Promise<StreamEvent | undefined> {
+    while (!this.#over) {
+      const event = this.#parser.next();
+      if (event !== undefined) {
+        this.#ended = event.kind === 'eof';
+        this.#over = event.kind === 'description';
+        return event;
+      }
+      if (this.#parser.finished) break;
+      await this.#more();
+    }
+    return undefined;
+  }
+
+  /** Reads past what may still come, to the orderly end. Throws TransportError. */
+  async drain(): Promise<void> {
+    while ((await (this.#reading ?? this.channel.read())) !== null);
+  }
+
+  /** Gets more bytes, or knows that there are none. */
+  async #more(): Promise<void> {
+    const { channel } = this;
+    const input = this.#input;
+    input.release();
+    const waiting = channel.tryRead();
+    if (waiting === undefined && this.#direct?.receive() === true) return;
+    this.#direct?.chunkRead();
+    const chunk = waiting ?? (await this.#read());
+    if (chunk === 'silence') {
+      // A description that has begun is not suppressed: the link has come to a stop in it.
+      if (this.#ended && input.reader.available === 0) this.#over = true;
+      else this.#parser.assumeSilent();
+    } else if (chunk !== null) {
+      input.add(chunk);
+    } else if (this.#ended && this.sourceListens) {
+      // Whoever listens for SHUT and leaves before the description is gone: its guest goes on there (qemu-wire fact 5).
+      throw new MigrationError(
+        { code: 'MIGRATION_PEER_GONE', phase: 'description' },
+        `${channel.label}: the source closed the connection before the description, at offset ${input.reader.offset}`,
+      );
+    } else input.finish();
+  }
+
+  /** The next chunk; 'silence' if a source that may wait for us has said nothing for a while. */
+  async #read(): Promise<Chunk | null | 'silence'> {
+    if (this.#interruption !== undefined) throw this.#interruption;
+    this.#reading ??= this.channel.read().finally(() => {
+      this.#reading = undefined;
+    });
+    const reading = new Promise<Chunk | null>((resolve, reject) => {
+      this.#interrupt = reject;
+      this.#reading?.then(resolve, reject);
+    });
+    if (!this.sourceListens) return await reading;
+    return await within(reading, SILENCE_MS, 'more of the stream').catch((error: unknown) => {
+      if (error instanceof MigrationError && error.code === 'MIGRATION_DEADLINE') return 'silence' as const;
+      throw error;
+    });
+  }
+}

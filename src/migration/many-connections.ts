@@ -1,0 +1,17 @@
+/** Multifd wants several connections: what that asks of an address, and of settings. */
+import type { SettingsView } from '../settings/index.ts';
+import { type Address, dial, isSocketAddress } from '../transport/index.ts';
+import { unsupported } from './errors.ts';
+import type { Dial } from './source/multifd.ts';
+
+/** Throws MIGRATION_UNSUPPORTED if the settings ask for more than one connection and the address has only one. */
+export function requireConnections(settings: SettingsView, address: Address): void {
+  if (!settings.capability('multifd')) return;
+  if (settings.capability('mapped-ram')) throw unsupported('multifd with mapped-ram');
+  if (!isSocketAddress(address)) throw unsupported(`multifd over ${address.kind}: (it needs tcp: or unix:)`);
+}
+
+/** How to make further connections to that address; undefined if there can be no others. */
+export function dialer(address: Address): Dial | undefined {
+  return isSocketAddress(address) ? (role, signal) => dial(address, { role, signal }) : undefined;
+}

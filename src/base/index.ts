@@ -4,5 +4,6 @@ export * from './assert.ts';
 export * from './bitmap.ts';
 export * from './clock.ts';
 export * from './error.ts';
+export * from './page-content.ts';
 export * from './reader.ts';
 export * from './writer.ts';

@@ -6,11 +6,14 @@
  *
  * A chunk is one view of at most 1 GiB: a SharedArrayBuffer may be larger than 4 GiB, a view of it may not.
  */
+import { PAGE_WORDS } from '../../base/index.ts';
+
+export { PAGE_WORDS };
+
 const MIB = 1024 * 1024;
 
-/** Target page size, bytes, and the same in int32 words. */
+/** Target page size, bytes; PAGE_WORDS is the same in int32 words. */
 export const PAGE_SIZE = 4096;
-export const PAGE_WORDS = 1024;
 
 export const CHUNK_SHIFT = 18;
 export const PAGES_PER_CHUNK = 1 << CHUNK_SHIFT;

@@ -70,6 +70,8 @@ export type VfioFault =
     })
   /** ETIMEDOUT: it did not get through in time, and was back in `state`, the one it came from, by the deadline. */
   | (OfDevice & { readonly code: 'VFIO_DEADLINE_MISSED'; readonly deadlineMs: number; readonly state: DeviceState })
+  /** A parameter of an emulated device, or a fault to inject, that cannot be. */
+  | (OfDevice & { readonly code: 'VFIO_OPTION'; readonly option: string; readonly found: string })
   /** ENODEV: the device, its thread or the connection to it is gone, or it was closed. */
   | (OfDevice & { readonly code: 'VFIO_GONE'; readonly operation: DeviceOperation });
 

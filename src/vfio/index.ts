@@ -4,6 +4,8 @@
  * bytes travel on and what follows them is decided elsewhere.
  */
 export * from './device.ts';
+export * from './emulated/index.ts';
 export * from './errors.ts';
 export * from './function.ts';
 export * from './states.ts';
+export * from './transitions.ts';

@@ -156,6 +156,9 @@ export class StreamWalk {
         this.#addSection(event.section, event.offset, end, event);
         if (event.section.idstr === globalState.name) this.#runState = runStateIn(event.section, event.body);
         return undefined;
+      case 'package':
+        // Only a parser that was asked for packages as a whole gives them; this one goes through their elements.
+        return undefined;
       case 'eof':
         this.eofOffset = event.offset;
         ledger.to(end, 'eof');

@@ -67,8 +67,14 @@ export class Sample {
 
   /** The bytes of `inner`, packaged. */
   packaged(inner: Sample): this {
-    this.command({ name: 'PACKAGED', length: inner.writer.length });
-    this.writer.raw(inner.writer.bytes());
+    return this.packagedBytes(inner, 0);
+  }
+
+  /** The same, with `change` bytes less (negative) than there are: the last element is not whole. */
+  packagedBytes(inner: Sample, change: number): this {
+    const bytes = inner.writer.bytes();
+    this.command({ name: 'PACKAGED', length: bytes.length + change });
+    this.writer.raw(bytes.subarray(0, bytes.length + change));
     return this;
   }
 

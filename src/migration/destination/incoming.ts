@@ -221,6 +221,8 @@ export class IncomingMigration {
         if (event.ramPages === undefined) return;
         this.#count(event.ramPages);
         return await this.#channels?.sectionEnded();
+      case 'package':
+        throw unsupported('postcopy (command PACKAGED)');
       case 'device':
         return await this.#machine.loadDevice(event.section, event.body);
       case 'description':

@@ -76,6 +76,8 @@ export type StreamEvent =
       readonly body: Buffer;
       readonly bodyOffset: number;
     })
+  /** With the option `packages: 'whole'`, behind the command PACKAGED: all elements of the package; valid until the next call. */
+  | (At & { readonly kind: 'package'; readonly bytes: Buffer })
   | (At & { readonly kind: 'eof' })
   | (At & { readonly kind: 'description'; readonly text: string });
 

@@ -4,16 +4,16 @@
  * ```
  * header  configuration  element*  00  [06 description]            (no description after postcopy)
  *   element = 01 START | 02 PART | 03 END | 04 FULL: section begin, body, 7e footer
- *           | 08 command; PACKAGED: elements up to its length (commands LISTEN, PING, RUN and FULL sections)
+ *           | 08 command; PACKAGED: elements up to its length (commands LISTEN, PING, RUN and FULL sections), or all of them as one event
  *   body    = ram: records up to EOS | dirty-bitmap, vfio: by their own marks | anything else: up to its footer (body/footer-scan.ts)
  * ```
  * Pull parser: `next()` gives one event, or undefined when the reader must get more bytes first (StreamInput) or all is over
  * (`finished`). Small elements are decoded again from their first byte when they were not whole; large ones remember their place.
  * Faults are WireError; after one the parser is of no more use.
  */
-import { assert, type FerryError, type Reader, type ReadFault, STARVED } from '../../base/index.ts';
+import { assert, type FerryError, Reader, type ReadFault, STARVED } from '../../base/index.ts';
 import { hex, isWireError, joinPath, locate, overLimit, unexpected } from '../errors.ts';
-import { DESCRIPTION_BYTES_MAX, DEVICE_BODY_BYTES_MAX } from '../limits.ts';
+import { DESCRIPTION_BYTES_MAX, DEVICE_BODY_BYTES_MAX, PACKAGE_BYTES_MAX } from '../limits.ts';
 import type { RamDecoder } from '../ram/decoder.ts';
 import { BODY_END, RamSections } from '../ram/section.ts';
 import type { RamSink } from '../ram/sink.ts';
@@ -45,6 +45,11 @@ export interface StreamParserOptions {
    * has arrived. Undefined: the body is sought by its footer. May throw STARVED.
    */
   readonly measureDevice?: (section: SectionHeader, bytes: Buffer) => number | undefined;
+  /**
+   * `whole`: a package is one event, given when all of it has arrived; `packaged` reads what is in it. A destination wants it so: loading
+   * devices may need pages that come behind the package. Default `inline`: its elements are events of this stream.
+   */
+  readonly packages?: 'inline' | 'whole';
   /** Bounds to raise or lower, bytes. */
   readonly maxima?: { readonly deviceBody?: number; readonly description?: number };
 }
@@ -64,13 +69,23 @@ interface OpenBody {
   footerOffset: number | undefined;
 }
 
-type Step = 'header' | 'configuration' | 'element' | 'ram' | 'ram-footer' | 'body' | 'description' | 'over' | 'failed';
+type Step =
+  | 'header'
+  | 'configuration'
+  | 'element'
+  | 'ram'
+  | 'ram-footer'
+  | 'body'
+  | 'package'
+  | 'description'
+  | 'over'
+  | 'failed';
 
 export class StreamParser {
   #reader: Reader;
   readonly #options: StreamParserOptions;
-  readonly #sections = new SectionTable();
-  readonly #order = new CommandOrder();
+  #sections = new SectionTable();
+  #order = new CommandOrder();
   #step: Step = 'header';
   #failure: unknown;
   #configuration: Configuration | undefined;
@@ -80,6 +95,8 @@ export class StreamParser {
   #body: OpenBody | undefined;
   /** Stream offset where the package ends that is being read. */
   #packageEnd: number | undefined;
+  /** Nothing but that package is read here. */
+  #onlyPackage = false;
   #silent = false;
 
   constructor(reader: Reader, options: StreamParserOptions = {}) {
@@ -139,11 +156,29 @@ export class StreamParser {
    */
   resume(reader: Reader): void {
     this.#order.pause();
+    this.#sections.reopen();
     this.#ram?.forgetBlock();
     this.#reader = reader;
     this.#body = undefined;
     this.#packageEnd = undefined;
     this.#step = 'element';
+  }
+
+  /** Reads the elements of a package, `bytes` of the event `package` of this parser. Sections, blocks and the order of commands are the stream's. */
+  packaged({ bytes, offset }: { readonly bytes: Buffer; readonly offset: number }): StreamParser {
+    const inner = new StreamParser(
+      new Reader(bytes, this.#reader.stream, { final: true, origin: offset }),
+      this.#options,
+    );
+    inner.#sections = this.#sections;
+    inner.#order = this.#order;
+    inner.#configuration = this.#configuration;
+    inner.#pageSize = this.#pageSize;
+    inner.#ram = this.#ram;
+    inner.#packageEnd = offset + bytes.length;
+    inner.#onlyPackage = true;
+    inner.#step = 'element';
+    return inner;
   }
 
   /** The next event; undefined: more bytes are needed, or `finished`. Throws WireError and what the sink throws. */
@@ -199,6 +234,12 @@ export class StreamParser {
       }
       case 'body':
         return this.#deviceBody(this.#body!);
+      case 'package': {
+        const bytes = reader.view(this.#packageEnd! - offset);
+        this.#packageEnd = undefined;
+        this.#step = 'element';
+        return { kind: 'package', offset, length: bytes.length, bytes };
+      }
       case 'description': {
         const text = decodeDescription(reader, this.#options.maxima?.description ?? DESCRIPTION_BYTES_MAX);
         this.#step = 'over';
@@ -241,6 +282,10 @@ export class StreamParser {
         );
       }
       this.#packageEnd = undefined;
+      if (this.#onlyPackage) {
+        this.#step = 'over';
+        return undefined;
+      }
     }
     const type = reader.peekU8();
     if (kindOfType(type) !== undefined) return this.#sectionBegin(offset);
@@ -258,9 +303,19 @@ export class StreamParser {
     const reader = this.#reader;
     const command = decodeCommand(reader);
     this.#order.take(reader, command, offset, this.#packageEnd !== undefined);
-    if (command.name === 'PACKAGED') this.#packageEnd = reader.offset + command.length;
+    if (command.name === 'PACKAGED') this.#beginPackage(command.length);
     if (command.name === 'POSTCOPY_LISTEN') this.#ram?.beginPostcopy();
     return { kind: 'command', offset, length: reader.offset - offset, command };
+  }
+
+  #beginPackage(length: number): void {
+    const reader = this.#reader;
+    const whole = this.#options.packages === 'whole';
+    if (whole && length > PACKAGE_BYTES_MAX) {
+      throw overLimit(reader, reader.offset - 4, 'command PACKAGED', 'length', PACKAGE_BYTES_MAX, length);
+    }
+    this.#packageEnd = reader.offset + length;
+    if (whole) this.#step = 'package';
   }
 
   #sectionBegin(offset: number): StreamEvent | undefined {
@@ -377,6 +432,7 @@ export class StreamParser {
       case 'body':
         return sectionPath(this.#body!.section);
       case 'element':
+      case 'package':
       case 'over':
       case 'failed':
         return '';

@@ -14,6 +14,11 @@ export class SectionTable {
     return this.#byId;
   }
 
+  /** Postcopy recovery: what has been ended may go on, since its end may have been lost. */
+  reopen(): void {
+    this.#ended.clear();
+  }
+
   /** Enters the section whose header stands at stream offset `at`; throws if the order of sections forbids it. */
   enter(reader: Reader, section: SectionHeader, at: number): void {
     const path = sectionPath(section);

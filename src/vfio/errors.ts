@@ -41,7 +41,10 @@ export type DeviceOperation =
   | 'write region'
   | 'save config'
   | 'load config'
-  | 'open';
+  | 'attach memory'
+  | 'detach memory'
+  | 'open'
+  | 'close';
 
 interface OfDevice {
   /** Name of the device, as its owner gave it. */

@@ -46,7 +46,7 @@ export const SetIrqs: Field<SetIrqs> = {
   },
   write(into, at, { data, action, index, start, count, bools }, payloadBytes) {
     const flags = DATA[data] | ACTION[action];
-    Wire.write(into, at, { flags, index, start, count, bools: Uint8Array.from(bools, Number) }, payloadBytes);
+    Wire.write(into, at, { flags, index, start, count, bools: Buffer.from(bools.map(Number)) }, payloadBytes);
   },
 };
 

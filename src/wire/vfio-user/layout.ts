@@ -112,7 +112,7 @@ export const u64: Field<number> = {
 };
 
 /** Bytes of a fixed number, as a view. */
-export function raw(bytes: number): Field<Uint8Array> {
+export function raw(bytes: number): Field<Buffer> {
   return {
     bytes,
     sizeOf: () => bytes,
@@ -148,7 +148,7 @@ export function ownArgsz(least: number): Field<void> & { readonly hidden: true }
 }
 
 /** A count and that many bytes, as a view. */
-export function counted(count: Field<number>): Field<Uint8Array> & { readonly varies: true } {
+export function counted(count: Field<number>): Field<Buffer> & { readonly varies: true } {
   return {
     bytes: count.bytes,
     varies: true,
@@ -162,7 +162,7 @@ export function counted(count: Field<number>): Field<Uint8Array> & { readonly va
 }
 
 /** All bytes up to the end of the payload, as a view. */
-export const rest: Field<Uint8Array> & { readonly varies: true } = {
+export const rest: Field<Buffer> & { readonly varies: true } = {
   bytes: 0,
   varies: true,
   sizeOf: (value) => value.length,

@@ -90,3 +90,9 @@ function encode<T>(header: Header, body: Field<T>, value: T): Buffer {
   writeBody(body, bytes, HEADER_BYTES, value);
   return bytes;
 }
+
+/** The same message with a payload of its own. */
+export function keepMessage(message: Message): Message {
+  const { bytes, path, stream, origin } = message.payload;
+  return { ...message, payload: new Payload(Buffer.from(bytes), path, stream, origin) };
+}

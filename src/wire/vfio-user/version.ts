@@ -23,6 +23,8 @@ export interface Capabilities {
   readonly pgsizes?: number;
   /** REGION_WRITE_MULTI is understood. */
   readonly writeMultiple?: boolean;
+  /** vmferry's own word: messages of the largest size may arrive in any number of pieces. Without it one write a message, and a small one. */
+  readonly splitMessages?: boolean;
   /** Commands of the server go over a socket of their own; the reply says at which place among its descriptors that is. */
   readonly twinSocket?: { readonly supported: boolean; readonly fdIndex?: number };
   /** Of drafts of the protocol; libvfio-user still sends it when its device can migrate. */
@@ -49,6 +51,7 @@ const SHAPE = {
   maxDmaMaps: ['max_dma_maps', 'number'],
   pgsizes: ['pgsizes', 'number'],
   writeMultiple: ['write_multiple', 'boolean'],
+  splitMessages: ['split_messages', 'boolean'],
   twinSocket: ['twin_socket', { supported: ['supported', 'boolean'], fdIndex: ['fd_index', 'number'] }],
   migration: ['migration', { pgsize: ['pgsize', 'number'], maxBitmapSize: ['max_bitmap_size', 'number'] }],
 } as const satisfies Record<keyof Capabilities, Shape[string]>;

@@ -1,0 +1,281 @@
+/**
+ * A device that lives behind a vfio-user server, as a VfioDevice. One command is under way at a time, in the order of the calls: there are
+ * servers that take a command which comes while they wait for guest memory for the answer to that.
+ *
+ * The client walks a path arc by arc, so that each has its time and a failure its place. Migration data go by as large messages as the
+ * server takes. A server that breaks the protocol, is silent or goes away is lost: VFIO_GONE, with what happened as its cause.
+ */
+import { asError, newBitmap, nowMs } from '../../base/index.ts';
+import { vfioUser } from '../../wire/index.ts';
+import type { ArcLatency, DeviceFeatures, DmaRange, PrecopyInfo, ReadResult, VfioDevice } from '../device.ts';
+import { type DeviceOperation, deviceGone, ERRNO, isVfioError, operationFailed, vfioError } from '../errors.ts';
+import { type Arc, type DeviceState, pathBetween, type StateOptions, stateOptionsOf } from '../states.ts';
+import { type Link, refusedErrno } from '../user-link/link.ts';
+import { isLogPageSize, PageLog } from '../user-link/page-log.ts';
+import { CLIENT_TIMEOUTS, type ClientTimeouts, type Connection, openConnection } from './connect.ts';
+import { askDeviceState, getFeature, probeFeature, setDeviceState } from './features.ts';
+import { type GuestMemory, mapRequest, ServedMemory, unmapRequest } from './guest-memory.ts';
+import { RemoteFunction } from './remote-function.ts';
+
+export interface UserDeviceOptions {
+  /** Path of the server's unix socket. */
+  readonly socket: string;
+  /** For messages. Default: the path. */
+  readonly name?: string | undefined;
+  readonly timeouts?: Partial<ClientTimeouts> | undefined;
+  /** Gives the opening up; no power over the device afterwards. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** vfio-user has neither; nor has it a size of the stop copy, but vmferry's servers tell it. */
+const NOT_IN_VFIO_USER = { precopyInfo: false, deadlines: false } as const;
+
+/** Connects, and asks what the device can do. Throws TransportError, VfioUserError, WireError. */
+export async function openUserDevice(options: UserDeviceOptions): Promise<UserDevice> {
+  const timeouts = { ...CLIENT_TIMEOUTS, ...options.timeouts };
+  const memory = new ServedMemory();
+  const serve = (message: vfioUser.Message) => memory.serve(message);
+  const connection = await openConnection({ socket: options.socket, timeouts, serve, signal: options.signal });
+  const { link } = connection;
+  try {
+    const states = await askStates(link, timeouts.commandMs);
+    const state = states === undefined ? 'RUNNING' : await askDeviceState(link, timeouts.commandMs);
+    const features = {
+      states: states ?? { p2p: false, preCopy: false },
+      dmaLogging: true,
+      stopCopySize: states !== undefined && (await probeFeature(link, 'MIG_DATA_SIZE', 'get', timeouts.commandMs)),
+      ...NOT_IN_VFIO_USER,
+    };
+    const name = options.name ?? options.socket;
+    return new UserDevice({ name, connection, timeouts, memory, features, migratable: states !== undefined, state });
+  } catch (error) {
+    link.close(asError(error));
+    throw error;
+  }
+}
+
+/** Undefined: it cannot migrate. */
+async function askStates(link: Link, timeoutMs: number): Promise<StateOptions | undefined> {
+  try {
+    return await getFeature(link, 'MIGRATION', timeoutMs, ({ flags }) => stateOptionsOf(flags % 0x1_0000_0000));
+  } catch (error) {
+    if (refusedErrno(error) === undefined) throw error;
+    return undefined;
+  }
+}
+
+interface Opened {
+  readonly name: string;
+  readonly connection: Connection;
+  readonly timeouts: ClientTimeouts;
+  readonly memory: ServedMemory;
+  readonly features: DeviceFeatures;
+  readonly migratable: boolean;
+  readonly state: DeviceState;
+}
+
+export class UserDevice implements VfioDevice {
+  readonly name: string;
+  readonly features: DeviceFeatures;
+  /** False: it has no MIGRATION feature, no state can be asked for. */
+  readonly migratable: boolean;
+  /** Settles, never rejects, when the connection is over; with the reason. */
+  readonly ended: Promise<Error>;
+  readonly #link: Link;
+  readonly #connection: Connection;
+  readonly #timeouts: ClientTimeouts;
+  readonly #memory: ServedMemory;
+  /** As far as we know: nobody else moves it. */
+  #state: DeviceState;
+  /** Settles, never rejects, when the calls made so far are over. */
+  #turn: Promise<unknown> = Promise.resolve();
+
+  constructor({ name, connection, timeouts, memory, features, migratable, state }: Opened) {
+    this.name = name;
+    this.features = features;
+    this.migratable = migratable;
+    this.ended = connection.link.ended;
+    this.#link = connection.link;
+    this.#connection = connection;
+    this.#timeouts = timeouts;
+    this.#memory = memory;
+    this.#state = state;
+  }
+
+  state(): Promise<DeviceState> {
+    return this.#inTurn('get state', () => this.#askState());
+  }
+
+  setState(target: DeviceState): Promise<readonly ArcLatency[]> {
+    return this.#inTurn('set state', () => this.#walk(target));
+  }
+
+  async estimate(_target: DeviceState): Promise<number | undefined> {
+    return undefined;
+  }
+
+  /** A server may answer with less than there is; only an empty answer says that there is nothing. */
+  read(into: Buffer): Promise<ReadResult> {
+    return this.#inTurn('read data', async () => {
+      const size = Math.min(into.length, this.#connection.readBytesMax);
+      const request = { argsz: vfioUser.MIG_DATA_HEAD_BYTES + size, size };
+      const { commandMs } = this.#timeouts;
+      const count = await this.#link.request('MIG_DATA_READ', request, commandMs, ({ data }) => {
+        if (data.length > size) throw this.#link.badReply('MIG_DATA_READ', `at most ${size} bytes`, data.length);
+        return data.copy(into);
+      });
+      if (count > 0) return count;
+      return this.#state === 'STOP_COPY' ? 'end' : 'nothing now';
+    });
+  }
+
+  write(bytes: Buffer): Promise<void> {
+    return this.#inTurn('write data', async () => {
+      for (let at = 0; at < bytes.length; at += this.#connection.writeBytesMax) {
+        const data = bytes.subarray(at, at + this.#connection.writeBytesMax);
+        await this.#link.request('MIG_DATA_WRITE', { data }, this.#timeouts.commandMs, () => {});
+      }
+    });
+  }
+
+  precopyInfo(): Promise<PrecopyInfo> {
+    return Promise.reject(
+      operationFailed(this.name, 'precopy info', ERRNO.EOPNOTSUPP, 'vfio-user has nothing that would tell it'),
+    );
+  }
+
+  stopCopySize(): Promise<number> {
+    return this.#inTurn('stop-copy size', async () => {
+      return getFeature(this.#link, 'MIG_DATA_SIZE', this.#timeouts.commandMs, ({ stopCopyBytes }) => stopCopyBytes);
+    });
+  }
+
+  /** Of its own: whatever the device writes to guest memory is written by this side. */
+  async startDmaLogging(pageSize: number, ranges: readonly DmaRange[]): Promise<number> {
+    const refuse = (why: string) => operationFailed(this.name, 'start DMA logging', ERRNO.EINVAL, why);
+    if (this.#memory.log !== undefined) throw refuse('it logs already');
+    if (ranges.length === 0) throw refuse('no range');
+    if (!isLogPageSize(pageSize)) throw refuse(`pages of ${pageSize} bytes`);
+    this.#memory.log = new PageLog(pageSize, ranges);
+    return pageSize;
+  }
+
+  async stopDmaLogging(): Promise<void> {
+    this.#memory.log = undefined;
+  }
+
+  async reportDmaLogging(range: DmaRange, pageSize: number, into: Uint32Array): Promise<void> {
+    const { log } = this.#memory;
+    const refuse = (why: string) => operationFailed(this.name, 'report DMA logging', ERRNO.EINVAL, why);
+    if (log === undefined) throw refuse('nothing is logged');
+    if (!isLogPageSize(pageSize)) throw refuse(`pages of ${pageSize} bytes`);
+    if (into.length < newBitmap(Math.ceil(range.length / pageSize)).length) throw refuse('the bitmap is too small');
+    log.report(range, pageSize, into);
+  }
+
+  /**
+   * A server may refuse a reset of a device that stands, and may keep the migration state of one that it resets (libvfio-user does both): such a
+   * device is made to run, and reset then.
+   */
+  reset(): Promise<void> {
+    return this.#inTurn('reset', async () => {
+      const done = await this.#reset().then(
+        () => true,
+        (error) => {
+          if (refusedErrno(error) === undefined || !this.migratable) throw error;
+          return false;
+        },
+      );
+      if (!this.migratable) return;
+      await this.#askState();
+      if (this.#state !== 'RUNNING') await this.#walk('RUNNING');
+      if (!done) await this.#reset();
+    });
+  }
+
+  /** Tells the server of the memory that it may reach, in a state that allows it (any but STOP and STOP_COPY with libvfio-user). */
+  attachMemory(memory: GuestMemory): Promise<void> {
+    return this.#inTurn('attach memory', async () => {
+      // Device and server may reach it before the answer has come.
+      this.#memory.memory = memory;
+      for (const range of memory.ranges) {
+        await this.#link.request('DMA_MAP', mapRequest(range), this.#timeouts.deviceMs, () => {});
+      }
+    });
+  }
+
+  detachMemory(): Promise<void> {
+    return this.#inTurn('detach memory', async () => {
+      for (const range of this.#memory.memory?.ranges ?? []) {
+        await this.#link.request('DMA_UNMAP', unmapRequest(range), this.#timeouts.deviceMs, () => {});
+      }
+      this.#memory.memory = undefined;
+    });
+  }
+
+  /** Its regions and interrupts, asked now. libvfio-user does not tell in STOP and STOP_COPY. */
+  describe(): Promise<RemoteFunction> {
+    const inTurn = <T>(operation: DeviceOperation, work: () => Promise<T>) => this.#inTurn(operation, work);
+    return this.#inTurn('open', () => RemoteFunction.ask(this.#connection, this.#timeouts.commandMs, inTurn));
+  }
+
+  async close(): Promise<void> {
+    this.#link.close(deviceGone(this.name, 'close'));
+  }
+
+  async #walk(target: DeviceState): Promise<readonly ArcLatency[]> {
+    const from = this.#state;
+    const path = pathBetween(this.features.states, from, target);
+    if (path === undefined || !this.migratable) {
+      const fault = { code: 'VFIO_NO_PATH', device: this.name, errno: ERRNO.EINVAL, from, to: target } as const;
+      throw vfioError(fault, `${this.name}: there is no way from ${from} to ${target}`);
+    }
+    const latencies: ArcLatency[] = [];
+    for (const arc of path) {
+      const startMs = nowMs();
+      await this.#take(arc);
+      latencies.push({ ...arc, ms: nowMs() - startMs });
+    }
+    return latencies;
+  }
+
+  async #take(arc: Arc): Promise<void> {
+    try {
+      await setDeviceState(this.#link, arc.to, this.#timeouts.deviceMs);
+      this.#state = arc.to;
+    } catch (error) {
+      const errno = refusedErrno(error);
+      if (errno === undefined) throw error;
+      const state = await this.#askState();
+      throw vfioError(
+        { code: 'VFIO_ARC_FAILED', device: this.name, errno, ...arc, state },
+        `${this.name}: ${arc.from} -> ${arc.to} failed, it is in ${state}`,
+        error,
+      );
+    }
+  }
+
+  async #askState(): Promise<DeviceState> {
+    this.#state = await askDeviceState(this.#link, this.#timeouts.commandMs);
+    return this.#state;
+  }
+
+  #reset(): Promise<void> {
+    return this.#link.request('DEVICE_RESET', {}, this.#timeouts.deviceMs, () => {});
+  }
+
+  #inTurn<T>(operation: DeviceOperation, work: () => Promise<T>): Promise<T> {
+    const result = this.#turn.then(work).catch((error) => {
+      throw this.#explained(operation, error);
+    });
+    this.#turn = result.catch(() => {});
+    return result;
+  }
+
+  #explained(operation: DeviceOperation, error: unknown): unknown {
+    if (isVfioError(error)) return error;
+    const errno = refusedErrno(error);
+    if (errno !== undefined) return operationFailed(this.name, operation, errno, 'the server refuses');
+    return deviceGone(this.name, operation, error);
+  }
+}

@@ -1,0 +1,76 @@
+/**
+ * Offers a device at a unix socket to any vfio-user client, one after the other: while one is connected, others wait. The device outlives
+ * its clients and keeps its state between them; a client that finds it in a state that it does not want resets it.
+ */
+import { asError } from '../../base/index.ts';
+import { type Channel, type Listener, listen } from '../../transport/index.ts';
+import type { ServerEvent } from './events.ts';
+import { type OfferedDevice, ServedDevice } from './served-device.ts';
+import { SESSION_TIMEOUTS, Session, type SessionTimeouts } from './session.ts';
+
+export interface DeviceServerOptions {
+  /** Where to listen. A socket that nobody listens at any more is replaced. */
+  readonly socket: string;
+  /** The server's from now on, but not closed by it. */
+  readonly device: OfferedDevice;
+  readonly tell?: (event: ServerEvent) => void;
+  readonly timeouts?: Partial<SessionTimeouts>;
+}
+
+export class DeviceServer {
+  /** Settles, never rejects, when the server has ended; with the reason, if that was not `close`. */
+  readonly ended: Promise<Error | undefined>;
+  readonly #listener: Listener;
+  readonly #served: ServedDevice;
+  readonly #tell: (event: ServerEvent) => void;
+  readonly #timeouts: SessionTimeouts;
+  #session: Session | undefined;
+  #closing = false;
+
+  /** Throws TransportError. */
+  static async listen({ socket, device, tell = () => {}, timeouts }: DeviceServerOptions): Promise<DeviceServer> {
+    const served = await ServedDevice.of(device, tell);
+    const listener = await listen({ kind: 'unix', path: socket }, { role: 'vfio-user' });
+    return new DeviceServer(listener, served, tell, { ...SESSION_TIMEOUTS, ...timeouts });
+  }
+
+  private constructor(
+    listener: Listener,
+    served: ServedDevice,
+    tell: (event: ServerEvent) => void,
+    timeouts: SessionTimeouts,
+  ) {
+    this.#listener = listener;
+    this.#served = served;
+    this.#tell = tell;
+    this.#timeouts = timeouts;
+    this.ended = this.#run();
+  }
+
+  /** Ends the client's connection and stops listening. Never throws. */
+  async close(): Promise<void> {
+    this.#closing = true;
+    this.#listener.close();
+    this.#session?.link.close(new Error('the server ends'));
+    await this.ended;
+  }
+
+  async #run(): Promise<Error | undefined> {
+    try {
+      while (!this.#closing) await this.#serve(await this.#listener.accept());
+      return undefined;
+    } catch (error) {
+      this.#listener.close();
+      return this.#closing ? undefined : asError(error);
+    }
+  }
+
+  async #serve(channel: Channel): Promise<void> {
+    const options = { channel, served: this.#served, timeouts: this.#timeouts, tell: this.#tell };
+    this.#session = new Session(options);
+    if (this.#closing) this.#session.link.close(new Error('the server ends'));
+    const reason = await this.#session.ended();
+    this.#session = undefined;
+    this.#tell({ kind: 'gone', reason });
+  }
+}

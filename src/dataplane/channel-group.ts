@@ -79,8 +79,9 @@ export class ChannelGroup<T extends ChannelThread = ChannelThread> {
     return totals;
   }
 
+  /** Of those that live. */
   get info(): ChannelInfo[] {
-    return this.threads.map(({ name, threadId }) => ({ name, threadId }));
+    return this.threads.filter((thread) => thread.isAlive).map(({ name, threadId }) => ({ name, threadId }));
   }
 
   /** The peer, or our order, has ended it. */

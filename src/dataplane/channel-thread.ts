@@ -86,6 +86,10 @@ export class ChannelThread {
     });
   }
 
+  get isAlive(): boolean {
+    return living.has(this);
+  }
+
   get threadId(): number {
     return Atomics.load(this.control.words, Word.THREAD_ID);
   }

@@ -78,6 +78,13 @@ export interface HostStatus {
   readonly status: RunState;
 }
 
+/** MigrationThreadInfo of qapi/migration.json. */
+export interface MigrationThread {
+  readonly name: string;
+  /** The kernel's. */
+  readonly 'thread-id': number;
+}
+
 /** What the QMP server needs of a process. Every method throws FerryError when refused; the message is QEMU's style of sentence. */
 export interface Host {
   readonly name: string;
@@ -97,6 +104,8 @@ export interface Host {
   /** QMP migrate-continue: `state` must be the state the migration waits in (pre-switchover). */
   migrateContinue(state: MigrationStatus): Promise<void>;
   queryMigrate(): MigrationInfo;
+  /** Threads that send or receive pages now. */
+  queryMigrationThreads(): readonly MigrationThread[];
   /** Ends the process in order: SHUTDOWN event, listeners closed. */
   quit(): Promise<void>;
   /** Calls `listener` for every event from now on; returns how to stop. */

@@ -6,7 +6,7 @@ import { CheckpointSide, innerSettings, listenToCheckpoint, requireFile } from '
 import type { SourceListener } from './destination/arrivals.ts';
 import { IncomingMigration, type IncomingResult } from './destination/incoming.ts';
 import { wrongState } from './errors.ts';
-import type { Host, HostEvent, HostStatus, MigrationInfo, MigrationStatus } from './host.ts';
+import type { Host, HostEvent, HostStatus, MigrationInfo, MigrationStatus, MigrationThread } from './host.ts';
 import { dialer, requireConnections } from './many-connections.ts';
 import { hasReturnPath, OutgoingMigration, type OutgoingResult } from './source/outgoing.ts';
 
@@ -194,6 +194,11 @@ export class VmHost implements Host {
       info['socket-address'] = [{ type: 'unix', path: at.path }];
     }
     return info;
+  }
+
+  queryMigrationThreads(): MigrationThread[] {
+    const threads = this.#outgoing?.threads ?? this.#incoming?.threads ?? [];
+    return threads.map(({ name, threadId }) => ({ name, 'thread-id': threadId }));
   }
 
   async quit(): Promise<void> {

@@ -5,6 +5,7 @@ import {
   type IncomingMigration,
   type MigrationInfo,
   type MigrationStatus,
+  type MigrationThread,
   OutgoingMigration,
   wrongState,
 } from '../migration/index.ts';
@@ -68,6 +69,10 @@ export class CheckpointHost implements Host {
     if (at?.kind === 'tcp') info['socket-address'] = [{ type: 'inet', host: at.host, port: String(at.port) }];
     if (at?.kind === 'unix') info['socket-address'] = [{ type: 'unix', path: at.path }];
     return info;
+  }
+
+  queryMigrationThreads(): MigrationThread[] {
+    return this.#migration.threads.map(({ name, threadId }) => ({ name, 'thread-id': threadId }));
   }
 
   /** The migration is cancelled, which ends the process. */

@@ -86,7 +86,7 @@ export const CAPABILITIES = {
   },
   multifd: {
     since: '4.0',
-    support: { no: NOT_YET },
+    support: 'yes',
     excludes: ['xbzrle'],
     doc: 'Send memory over several parallel channels.',
   },

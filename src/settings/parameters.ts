@@ -27,6 +27,8 @@ export interface ParameterDeclaration {
   readonly removed?: string;
   /** Whether vmferry takes another value than the default; if not, why not, as the end of a sentence. */
   readonly support: 'yes' | { readonly no: string };
+  /** Values of an enumeration that vmferry does not take, and why not. */
+  readonly refuses?: Readonly<Record<string, string>>;
   /** A running migration follows changes; other parameters count as they were at its start. */
   readonly live?: true;
   /** QEMU calls it experimental. */
@@ -204,7 +206,7 @@ export const PARAMETERS = {
     type: { kind: 'int', min: 1, max: UINT8 },
     default: 2,
     since: '4.0',
-    support: { no: NOT_YET },
+    support: 'yes',
     doc: 'multifd: number of channels. Must be the same on both sides.',
   },
   'xbzrle-cache-size': {
@@ -235,14 +237,19 @@ export const PARAMETERS = {
     type: { kind: 'enum', values: ['none', 'zlib', 'zstd', 'qatzip', 'qpl', 'uadk'] },
     default: 'none',
     since: '5.0',
-    support: { no: NOT_YET },
+    support: 'yes',
+    refuses: {
+      qatzip: 'vmferry has no QAT hardware',
+      qpl: 'vmferry has no IAA hardware',
+      uadk: 'vmferry has no UADK hardware',
+    },
     doc: 'multifd: compression of the channels. Must be the same on both sides.',
   },
   'multifd-zlib-level': {
     type: { kind: 'int', min: 0, max: 9 },
     default: 1,
     since: '5.0',
-    support: { no: NOT_YET },
+    support: 'yes',
     doc: 'multifd: level of zlib; 0 stores, 9 is smallest.',
   },
   'multifd-qatzip-level': {
@@ -256,7 +263,7 @@ export const PARAMETERS = {
     type: { kind: 'int', min: 0, max: 20 },
     default: 1,
     since: '5.0',
-    support: { no: NOT_YET },
+    support: 'yes',
     doc: 'multifd: level of zstd; 20 is smallest.',
   },
   'block-bitmap-mapping': {
@@ -294,7 +301,7 @@ export const PARAMETERS = {
     default: 'multifd',
     since: '9.0',
     support: 'yes',
-    doc: 'Who looks for zero pages: nobody, the main thread, or the channels if there are any.',
+    doc: 'Who looks for zero pages: nobody, the main thread, or the channels if there are any. With machine types up to 8.2 always the main thread instead of the channels.',
   },
   'direct-io': {
     type: { kind: 'bool' },

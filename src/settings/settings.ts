@@ -71,6 +71,7 @@ export class Settings implements SettingsView {
           : `Capability '${name}' is not compatible with capability '${other}'`,
       );
     }
+    requirePlainMappedRam(on, this.#values);
     this.#on = on;
   }
 
@@ -92,10 +93,12 @@ export class Settings implements SettingsView {
     const next: Record<string, unknown> = { ...this.#values };
     const names = PARAMETER_NAMES.filter((name) => changes[name] !== undefined);
     for (const name of names) {
-      const { type, support, default: initial } = parameterDeclaration(name);
+      const { type, support, refuses, default: initial } = parameterDeclaration(name);
       const value = checkValue(type, changes[name]);
       if (value === undefined) throw badValue(name, changes[name], expectation(type));
       if (support !== 'yes' && String(value) !== String(initial)) throw unsupported('parameter', name, support.no);
+      const refused = refuses?.[String(value)];
+      if (refused !== undefined) throw unsupported('parameter', `${name}=${value}`, refused);
       next[name] = value;
     }
     const values = next as unknown as ParameterValues;
@@ -106,6 +109,7 @@ export class Settings implements SettingsView {
         'an integer in the range of cpu-throttle-initial to 99',
       );
     }
+    requirePlainMappedRam(this.#on, values);
     this.#values = values;
     for (const name of names) this.#touched.add(name);
   }
@@ -135,6 +139,16 @@ function defaults(): ParameterValues {
   return Object.fromEntries(
     PARAMETER_NAMES.map((name) => [name, parameterDeclaration(name).default]),
   ) as unknown as ParameterValues;
+}
+
+/** Each page has its place in the file, and that has the size of a page. */
+function requirePlainMappedRam(on: ReadonlySet<CapabilityName>, values: ParameterValues): void {
+  const method = values['multifd-compression'];
+  if (!on.has('mapped-ram') || method === 'none') return;
+  throw settingsError(
+    { code: 'SETTINGS_CONFLICT', name: 'mapped-ram', other: 'multifd-compression' },
+    `Capability 'mapped-ram' is not compatible with multifd-compression '${method}'`,
+  );
 }
 
 function unsupported(kind: 'capability' | 'parameter', name: string, reason: string) {

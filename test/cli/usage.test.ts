@@ -85,7 +85,7 @@ test('what only the engine can judge is a usage error too', async (t) => {
     found: '5000',
     message: 'ram must be 1 MiB to 1 TiB in whole pages of 4096 bytes, not 5000',
   });
-  const set = new Spawned(t, ['run', '--json', '--qmp', '/nonexistent/x', '--set', 'multifd=on']);
+  const set = new Spawned(t, ['run', '--json', '--qmp', '/nonexistent/x', '--set', 'rdma-pin-all=on']);
   assert.equal(((await set.result(2))['error'] as { code: string }).code, 'SETTINGS_UNSUPPORTED');
 });
 

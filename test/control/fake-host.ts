@@ -1,6 +1,6 @@
 /** A host without a machine: notes what it is asked, and does what the test says. */
 import { EventEmitter } from 'node:events';
-import type { Host, HostEvent, HostStatus, MigrationInfo } from '../../src/migration/index.ts';
+import type { Host, HostEvent, HostStatus, MigrationInfo, MigrationThread } from '../../src/migration/index.ts';
 import { Settings } from '../../src/settings/index.ts';
 
 export class FakeHost implements Host {
@@ -8,6 +8,7 @@ export class FakeHost implements Host {
   readonly settings = new Settings();
   readonly asked: string[] = [];
   info: MigrationInfo = {};
+  threads: readonly MigrationThread[] = [];
   /** Stands in for what `migrate`, `stop` and `quit` do. */
   onMigrate: () => Promise<void> = async () => {};
   onStop: () => Promise<void> = async () => {};
@@ -56,6 +57,10 @@ export class FakeHost implements Host {
 
   queryMigrate(): MigrationInfo {
     return this.info;
+  }
+
+  queryMigrationThreads(): readonly MigrationThread[] {
+    return this.threads;
   }
 
   async quit(): Promise<void> {

@@ -125,6 +125,28 @@ test('an unsupported parameter takes its default and nothing else', () => {
   );
 });
 
+for (const method of ['qatzip', 'qpl', 'uadk']) {
+  test(`multifd-compression ${method} is refused by name: it needs its hardware`, () => {
+    const settings = new Settings();
+    refused(
+      () => settings.setParameters({ 'multifd-compression': method }),
+      { code: 'SETTINGS_UNSUPPORTED', name: `multifd-compression=${method}` },
+      /not supported: vmferry has no \w+ hardware/,
+    );
+    assert.equal(settings.parameter('multifd-compression'), 'none');
+  });
+}
+
+test('mapped-ram and multifd-compression exclude each other, whichever is set first', () => {
+  const clash = { code: 'SETTINGS_CONFLICT', name: 'mapped-ram', other: 'multifd-compression' } as const;
+  const settings = new Settings();
+  settings.setCapabilities([{ capability: 'mapped-ram', state: true }]);
+  refused(() => settings.setParameters({ 'multifd-compression': 'zstd' }), clash, /zstd/);
+  settings.setCapabilities([{ capability: 'mapped-ram', state: false }]);
+  settings.setParameters({ 'multifd-compression': 'zlib' });
+  refused(() => settings.setCapabilities([{ capability: 'mapped-ram', state: true }]), clash, /zlib/);
+});
+
 test('null empties a text', () => {
   const settings = new Settings();
   settings.setParameters({ 'tls-hostname': null });

@@ -8,6 +8,7 @@ import { migrateSetParameters, queryMigrateParameters } from './migrate-paramete
 import { migrateCancel, migrateContinue } from './migrate-steering.ts';
 import { qmpCapabilities, queryCommands, queryQmpSchema, queryVersion } from './protocol.ts';
 import { queryMigrate } from './query-migrate.ts';
+import { queryMigrationThreads } from './query-migrationthreads.ts';
 
 export const COMMANDS: readonly Command[] = [
   qmpCapabilities,
@@ -28,4 +29,5 @@ export const COMMANDS: readonly Command[] = [
   migrateCancel,
   migrateContinue,
   queryMigrate,
+  queryMigrationThreads,
 ];

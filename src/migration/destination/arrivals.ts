@@ -145,7 +145,10 @@ export class Arrivals {
   }
 
   #taken(): void {
-    if (this.#main !== undefined && this.#channels.size === this.#options.channels) return this.#complete();
+    if (this.#main !== undefined && this.#channels.size === this.#options.channels) {
+      this.#complete();
+      return;
+    }
     this.#deadline ??= setTimeout(() => {
       const waitingFor = this.waitingFor;
       const fault = { code: 'MIGRATION_DEADLINE', waitingFor, deadlineMs: REST_MS } as const;

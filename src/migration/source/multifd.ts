@@ -1,4 +1,5 @@
 /** Opening the parallel channels of capability multifd. */
+import { setMaxListeners } from 'node:events';
 import { closeSync } from 'node:fs';
 import { SendChannels } from '../../dataplane/index.ts';
 import type { CompatProfile, SettingsView } from '../../settings/index.ts';
@@ -46,6 +47,8 @@ export async function openChannels(
 async function dialAll(dial: Dial, count: number, signal: AbortSignal): Promise<number[]> {
   const stop = new AbortController();
   const either = AbortSignal.any([signal, stop.signal]);
+  // Each attempt listens: that many are no leak.
+  setMaxListeners(count, either);
   const open = async (channel: number) => {
     try {
       return descriptorOf(await dial(`multifd ${channel}`, either));

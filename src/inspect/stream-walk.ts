@@ -47,6 +47,8 @@ export class StreamWalk {
   #runState: string | undefined;
   /** Offset of the ram section that is open, and how far its inside is known. */
   #ramSection: { readonly offset: number; inside: 'block list' | 'records' } | undefined;
+  /** A VFIO device's section that is open. */
+  #vfioSection: { readonly offset: number; readonly bodyOffset: number } | undefined;
   #xbzrleBytes = 0;
 
   readonly sections: ReportedSection[] = [];
@@ -128,11 +130,16 @@ export class StreamWalk {
         ledger.to(end, 'commands');
         return undefined;
       case 'section-begin':
-        this.#ramSection = {
-          offset: event.offset,
-          inside: event.section.kind === 'start' ? 'block list' : 'records',
-        };
+        if (event.section.idstr === 'ram') {
+          this.#ramSection = {
+            offset: event.offset,
+            inside: event.section.kind === 'start' ? 'block list' : 'records',
+          };
+        } else this.#vfioSection = { offset: event.offset, bodyOffset: end };
         ledger.to(end, 'sectionHeaders');
+        return undefined;
+      case 'vfio':
+        ledger.to(end, event.section.kind === 'full' ? 'devices' : 'iterables');
         return undefined;
       case 'ram-blocks':
         return this.#takeRamBlocks(end, event.totalBytes);
@@ -143,6 +150,13 @@ export class StreamWalk {
         this.#xbzrleBytes = event.pages.xbzrleBytes;
         return undefined;
       case 'section-end':
+        if (this.#vfioSection !== undefined) {
+          const { offset, bodyOffset } = this.#vfioSection;
+          ledger.to(end, 'sectionFooters');
+          this.#addSection(event.section, offset, end, { bodyOffset, bodyBytes: event.offset - bodyOffset });
+          this.#vfioSection = undefined;
+          return undefined;
+        }
         this.#xbzrleBytes = event.ramPages?.xbzrleBytes ?? 0;
         this.#ram.enterRecords(event.offset, this.#xbzrleBytes, 'ramRecords');
         ledger.to(end, 'sectionFooters');
@@ -153,7 +167,10 @@ export class StreamWalk {
         ledger.to(event.bodyOffset, 'sectionHeaders');
         ledger.to(end - SECTION_FOOTER_BYTES, event.section.kind === 'full' ? 'devices' : 'iterables');
         ledger.to(end, 'sectionFooters');
-        this.#addSection(event.section, event.offset, end, event);
+        this.#addSection(event.section, event.offset, end, {
+          bodyOffset: event.bodyOffset,
+          bodyBytes: event.body.length,
+        });
         if (event.section.idstr === globalState.name) this.#runState = runStateIn(event.section, event.body);
         return undefined;
       case 'package':
@@ -192,7 +209,7 @@ export class StreamWalk {
     section: SectionHeader,
     offset: number,
     end: number,
-    device?: { readonly body: Buffer; readonly bodyOffset: number },
+    body: { readonly bodyOffset?: number; readonly bodyBytes?: number } = {},
   ): void {
     const before = section.kind === 'part' ? this.#parts.get(section.id) : undefined;
     if (before !== undefined) {
@@ -200,8 +217,7 @@ export class StreamWalk {
       before.count++;
       return;
     }
-    const where = device === undefined ? {} : { bodyOffset: device.bodyOffset, bodyBytes: device.body.length };
-    const entry: ReportedSection = { ...section, offset, bytes: end - offset, count: 1, ...where };
+    const entry: ReportedSection = { ...section, offset, bytes: end - offset, count: 1, ...body };
     if (section.kind === 'part') this.#parts.set(section.id, entry);
     this.sections.push(entry);
   }

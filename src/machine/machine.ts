@@ -2,7 +2,7 @@
  * What is migrated, as the engine sees it. The engine never knows which machine it moves: the embedded machine (`workload`) and
  * the checkpoint machine implement these contracts, and VFIO devices will come in as further `devices` and `iterables`.
  */
-import type { AnnouncedBlock, Configuration, RamSink, SectionHeader } from '../wire/index.ts';
+import type { AnnouncedBlock, Configuration, RamSink, SectionHeader, VfioElement } from '../wire/index.ts';
 import type { SharedRam } from './shared-ram.ts';
 
 export type { AnnouncedBlock, RamSink };
@@ -144,6 +144,8 @@ export interface DestinationMachine {
   drain(): Promise<void> | undefined;
   /** One whole device section. Throws if the device is unknown or the state does not fit it. */
   loadDevice(section: SectionHeader, body: Buffer): Promise<void>;
+  /** The next element of an iterable's section other than RAM; data comes in pieces. Throws if the device is unknown or cannot take it. */
+  loadElement(section: SectionHeader, element: VfioElement): Promise<void>;
   /** Number of bytes of the section's body at the start of `bytes`, if the machine knows the device's layout; else undefined. */
   measureDevice(section: SectionHeader, bytes: Buffer): number | undefined;
   /** The stream's self-description, as sent (may be empty). All sections are loaded. */

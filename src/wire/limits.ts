@@ -18,6 +18,8 @@ export const RAM_BLOCKS_MAX = 4096;
 export const RAM_BATCH_RECORDS_MAX = 4096;
 /** Body of a device section, bytes; the largest known are framebuffers of virtio-gpu (256 MiB by its default limit). */
 export const DEVICE_BODY_BYTES_MAX = 512 * 1024 * 1024;
+/** Configuration of a VFIO device, bytes: 4 KiB of config space and an MSI-X table of 32 KiB at most. */
+export const VFIO_CONFIG_BYTES_MAX = 1024 * 1024;
 /** A package of postcopy that is kept whole, bytes: all devices of a machine, some 100 KB without large framebuffers. */
 export const PACKAGE_BYTES_MAX = DEVICE_BODY_BYTES_MAX;
 /** Text of VMDESC, bytes; 120 KB for 40 devices, grows with vCPUs. */

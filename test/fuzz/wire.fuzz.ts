@@ -63,7 +63,9 @@ function parseStream(bytes: Buffer, cuts: Iterable<number>): string {
       sink.lengths = event.blocks.map((block) => block.usedLength);
       parser.setRamSink(sink);
     }
-    if (event.kind !== 'ram-batch') outcome.push(`${event.kind} ${event.offset}+${event.length}`);
+    // These two come as the bytes come.
+    const inPieces = event.kind === 'ram-batch' || (event.kind === 'vfio' && event.element.tag === 'DEV_DATA_STATE');
+    if (!inPieces) outcome.push(`${event.kind} ${event.offset}+${event.length}`);
   }
   return outcome.join('\n');
 }

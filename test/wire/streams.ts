@@ -129,12 +129,33 @@ export function feed(bytes: Buffer, options: FeedOptions = {}): Parsed {
         continue;
       }
       if (event.kind === 'ram-blocks') parser.setRamSink(memory);
-      events.push(event.kind === 'device' ? { ...event, body: Buffer.from(event.body) } : event);
+      enter(events, event);
     }
     return { events, memory, error: undefined };
   } catch (error) {
     return { events, memory, error };
   }
+}
+
+/** With bytes of its own; pieces of device data as one event, however they came. */
+function enter(events: StreamEvent[], event: StreamEvent): void {
+  if (event.kind === 'device') {
+    events.push({ ...event, body: Buffer.from(event.body) });
+    return;
+  }
+  if (event.kind !== 'vfio' || !('bytes' in event.element)) {
+    events.push(event);
+    return;
+  }
+  const { element, length } = event;
+  const before = events.at(-1);
+  const begun = before?.kind === 'vfio' && before.element.tag === 'DEV_DATA_STATE' && before.element.left > 0;
+  if (!begun || !('bytes' in before.element)) {
+    events.push({ ...event, element: { ...element, bytes: Buffer.from(element.bytes) } });
+    return;
+  }
+  const bytes = Buffer.concat([before.element.bytes, element.bytes]);
+  events[events.length - 1] = { ...before, length: before.length + length, element: { ...element, bytes } };
 }
 
 /** Events that do not depend on how the bytes were cut: batches say only how far things had come. */

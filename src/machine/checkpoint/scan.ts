@@ -107,6 +107,8 @@ class Outline {
           throw unsupported(this.#path, `iterable state other than RAM (${sectionPath(event.section)})`);
         (this.#blocks === undefined ? this.#early : this.#devices).push(found(event));
         return;
+      case 'vfio':
+        throw unsupported(this.#path, `the state of a VFIO device (${sectionPath(event.section)})`);
       case 'command':
         // QEMU >= 10.0 says so in files too (machine types from 10.0); it carries nothing.
         if (event.command.name === 'SWITCHOVER_START') return;

@@ -172,6 +172,10 @@ export class CheckpointWriter implements DestinationMachine {
     await this.#append(before.bytes(), body, after.bytes());
   }
 
+  async loadElement(header: SectionHeader): Promise<void> {
+    throw unsupported(this.#path, `the state of a VFIO device (section ${header.idstr})`);
+  }
+
   measureDevice(): undefined {
     return undefined;
   }

@@ -231,6 +231,11 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
     this.#expected('load a device').load(section, body);
   }
 
+  /** It has no iterable state but RAM. */
+  async loadElement(section: SectionHeader): Promise<void> {
+    this.#expected('load a device').load(section, Buffer.alloc(0));
+  }
+
   measureDevice(section: SectionHeader, bytes: Buffer): number | undefined {
     return this.#expected('load a device').measure(section, bytes);
   }

@@ -225,6 +225,8 @@ export class IncomingMigration {
         throw unsupported('postcopy (command PACKAGED)');
       case 'device':
         return await this.#machine.loadDevice(event.section, event.body);
+      case 'vfio':
+        return await this.#machine.loadElement(event.section, event.element);
       case 'description':
         return await this.#machine.describe(event.text);
       default:

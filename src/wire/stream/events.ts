@@ -4,6 +4,7 @@
  */
 import type { MappedRamHeader } from '../mapped-ram/header.ts';
 import type { AnnouncedBlock, RamCounts } from '../ram/sink.ts';
+import type { VfioElement } from './body/vfio.ts';
 
 export interface Configuration {
   readonly machineType: string;
@@ -57,7 +58,7 @@ export type StreamEvent =
   | (At & { readonly kind: 'header'; readonly version: number })
   | (At & { readonly kind: 'configuration'; readonly configuration: Configuration })
   | (At & { readonly kind: 'command'; readonly command: Command })
-  /** START/PART/END of an iterable section begins (for ram: records follow). */
+  /** A section of ram or of a VFIO device begins: records or `vfio` events follow, up to `section-end`. */
   | (At & { readonly kind: 'section-begin'; readonly section: SectionHeader })
   /** Block list of the ram START section. The consumer must call `parser.setRamSink` before `next`, unless mapped-ram. */
   | (At & { readonly kind: 'ram-blocks'; readonly totalBytes: number; readonly blocks: readonly StreamRamBlock[] })
@@ -69,7 +70,9 @@ export type StreamEvent =
    */
   | (At & { readonly kind: 'ram-batch'; readonly pages: RamCounts })
   | (At & { readonly kind: 'section-end'; readonly section: SectionHeader; readonly ramPages?: RamCounts })
-  /** A FULL section (or an iterable other than ram): `body` is valid until the next call; `offset` is that of the section type byte. */
+  /** In a VFIO device's section: data comes in pieces as they arrive. */
+  | (At & { readonly kind: 'vfio'; readonly section: SectionHeader; readonly element: VfioElement })
+  /** Any other section: `body` is valid until the next call; `offset` is that of the section type byte. */
   | (At & {
       readonly kind: 'device';
       readonly section: SectionHeader;

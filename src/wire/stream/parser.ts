@@ -5,7 +5,7 @@
  * header  configuration  element*  00  [06 description]            (no description after postcopy)
  *   element = 01 START | 02 PART | 03 END | 04 FULL: section begin, body, 7e footer
  *           | 08 command; PACKAGED: elements up to its length (commands LISTEN, PING, RUN and FULL sections), or all of them as one event
- *   body    = ram: records up to EOS | dirty-bitmap, vfio: by their own marks | anything else: up to its footer (body/footer-scan.ts)
+ *   body    = ram: records up to EOS | vfio: elements up to one that ends them | dirty-bitmap: by its marks | anything else: up to its footer (body/footer-scan.ts)
  * ```
  * Pull parser: `next()` gives one event, or undefined when the reader must get more bytes first (StreamInput) or all is over
  * (`finished`). Small elements are decoded again from their first byte when they were not whole; large ones remember their place.
@@ -20,7 +20,7 @@ import type { RamSink } from '../ram/sink.ts';
 import { DirtyBitmapScan } from './body/dirty-bitmap.ts';
 import { FooterScan } from './body/footer-scan.ts';
 import type { BodyScan } from './body/scan.ts';
-import { VfioScan } from './body/vfio.ts';
+import { isVfioSection, VfioBody } from './body/vfio.ts';
 import { decodeCommand } from './command.ts';
 import { CommandOrder } from './command-order.ts';
 import { decodeConfiguration } from './configuration.ts';
@@ -75,6 +75,8 @@ type Step =
   | 'element'
   | 'ram'
   | 'ram-footer'
+  | 'vfio'
+  | 'vfio-footer'
   | 'body'
   | 'package'
   | 'description'
@@ -92,6 +94,7 @@ export class StreamParser {
   #pageSize: number;
   #ram: RamSections | undefined;
   #ramSection: SectionHeader | undefined;
+  #vfio: { readonly section: SectionHeader; readonly body: VfioBody } | undefined;
   #body: OpenBody | undefined;
   /** Stream offset where the package ends that is being read. */
   #packageEnd: number | undefined;
@@ -160,6 +163,7 @@ export class StreamParser {
     this.#ram?.forgetBlock();
     this.#reader = reader;
     this.#body = undefined;
+    this.#vfio = undefined;
     this.#packageEnd = undefined;
     this.#step = 'element';
   }
@@ -231,6 +235,18 @@ export class StreamParser {
         decodeSectionFooter(reader, section);
         this.#step = 'element';
         return { kind: 'section-end', offset, length: SECTION_FOOTER_BYTES, section, ramPages: this.#ram!.pages };
+      }
+      case 'vfio': {
+        const { section, body } = this.#vfio!;
+        const element = body.next(reader);
+        if (body.ended) this.#step = 'vfio-footer';
+        return { kind: 'vfio', offset, length: reader.offset - offset, section, element };
+      }
+      case 'vfio-footer': {
+        const { section } = this.#vfio!;
+        decodeSectionFooter(reader, section);
+        this.#step = 'element';
+        return { kind: 'section-end', offset, length: SECTION_FOOTER_BYTES, section };
       }
       case 'body':
         return this.#deviceBody(this.#body!);
@@ -339,11 +355,16 @@ export class StreamParser {
       this.#step = 'ram';
       return { kind: 'section-begin', offset, length, section };
     }
+    if (isVfioSection(section.idstr)) {
+      this.#vfio = { section, body: new VfioBody(section.id) };
+      this.#step = 'vfio';
+      return { kind: 'section-begin', offset, length, section };
+    }
     this.#body = {
       section,
       offset,
       bodyOffset: reader.offset,
-      scan: bodyScan(section),
+      scan: section.idstr === 'dirty-bitmap' ? new DirtyBitmapScan() : undefined,
       scanned: reader.offset,
       footer: new FooterScan(section.id, reader.offset),
       footerOffset: undefined,
@@ -429,6 +450,9 @@ export class StreamParser {
       case 'ram':
       case 'ram-footer':
         return sectionPath(this.#ramSection!);
+      case 'vfio':
+      case 'vfio-footer':
+        return sectionPath(this.#vfio!.section);
       case 'body':
         return sectionPath(this.#body!.section);
       case 'element':
@@ -444,13 +468,7 @@ export class StreamParser {
     if (!isWireError(thrown)) return thrown;
     const inPackage = this.#packageEnd === undefined ? '' : 'package';
     if (thrown.code === 'WIRE_TRUNCATED') return locate(thrown as FerryError<ReadFault>, this.path);
-    const prefix = this.#step === 'ram' ? this.path : inPackage;
+    const prefix = this.#step === 'ram' || this.#step === 'vfio' ? this.path : inPackage;
     return prefix === '' ? thrown : locate(thrown, prefix);
   }
-}
-
-function bodyScan(section: SectionHeader): BodyScan | undefined {
-  if (section.idstr === 'dirty-bitmap') return new DirtyBitmapScan();
-  if (section.idstr === 'vfio' || section.idstr.endsWith('/vfio')) return new VfioScan(section.id);
-  return undefined;
 }

@@ -1,7 +1,7 @@
 /** Channels that start, fail and end together: the first failure ends all of them, and everybody who waits hears it. */
 import { FerryError } from '../base/index.ts';
 import type { SharedRam } from '../machine/index.ts';
-import type { ChannelReports, ChannelThread } from './channel-thread.ts';
+import type { ChannelCounters, ChannelReports, ChannelThread } from './channel-thread.ts';
 import { type ChannelError, cancelled, channelError, channelLabel, dataplaneError } from './errors.ts';
 import type { FromChannel } from './messages.ts';
 import { HeldRam } from './pages/hold-ram.ts';
@@ -12,13 +12,8 @@ interface Waiter {
   readonly reject: (error: Error) => void;
 }
 
-export interface ChannelTotals {
-  /** Initial packets included. */
-  readonly bytes: number;
-  readonly packets: number;
-  readonly normalPages: number;
-  readonly zeroPages: number;
-}
+/** Of all channels. */
+export type ChannelTotals = ChannelCounters;
 
 export interface ChannelInfo {
   readonly name: string;
@@ -31,15 +26,21 @@ export class ChannelGroup<T extends ChannelThread = ChannelThread> {
   readonly #held = new Map<SharedRam, HeldRam>();
   readonly #waiters = new Set<Waiter>();
   readonly #failed: (error: ChannelError) => void;
+  /** Wakes threads that wait for something else than their words. */
+  readonly #wake: () => void;
   readonly #ended = new Set<number>();
   #started = 0;
   /** From when on a failure is reported and not thrown by `open`. */
   #running = false;
   #failure: ChannelError | undefined;
 
-  /** `failed` is called once, with the first failure of running channels that is not our own `cancel`. */
-  constructor(failed: (error: ChannelError) => void) {
+  /**
+   * `failed` is called once, with the first failure of running channels that is not our own `cancel`. `wake`: when all shall end, wakes threads
+   * that wait elsewhere than at their connection and their words.
+   */
+  constructor(failed: (error: ChannelError) => void, wake: () => void = () => {}) {
     this.#failed = failed;
+    this.#wake = wake;
   }
 
   /** `ram` as threads may use it until `close`, whatever its machine does. Throws NATIVE_UNAVAILABLE, NATIVE_CALL. */
@@ -59,7 +60,7 @@ export class ChannelGroup<T extends ChannelThread = ChannelThread> {
           const fault = { code: 'DATAPLANE_THREAD', channel } as const;
           this.fail(dataplaneError(fault, `${channelLabel(channel)}: its thread is gone`, error));
         }
-        this.#settle();
+        this.settle();
       },
     };
   }
@@ -69,14 +70,15 @@ export class ChannelGroup<T extends ChannelThread = ChannelThread> {
   }
 
   get totals(): ChannelTotals {
-    const totals = { bytes: 0, packets: 0, normalPages: 0, zeroPages: 0 };
-    for (const { counters } of this.threads) {
-      totals.bytes += counters.bytes;
-      totals.packets += counters.packets;
-      totals.normalPages += counters.normalPages;
-      totals.zeroPages += counters.zeroPages;
-    }
-    return totals;
+    const sum = (counter: keyof ChannelCounters) =>
+      this.threads.reduce((total, { counters }) => total + counters[counter], 0);
+    return {
+      bytes: sum('bytes'),
+      packets: sum('packets'),
+      normalPages: sum('normalPages'),
+      zeroPages: sum('zeroPages'),
+      stateBytes: sum('stateBytes'),
+    };
   }
 
   /** Of those that live. */
@@ -87,6 +89,10 @@ export class ChannelGroup<T extends ChannelThread = ChannelThread> {
   /** The peer, or our order, has ended it. */
   hasEnded(channel: number): boolean {
     return this.#ended.has(channel);
+  }
+
+  get allEnded(): boolean {
+    return this.#ended.size === this.threads.length;
   }
 
   /**
@@ -152,8 +158,9 @@ export class ChannelGroup<T extends ChannelThread = ChannelThread> {
   #end(error: ChannelError): void {
     this.#failure = error;
     for (const thread of this.threads) thread.stopNow();
+    this.#wake();
     void this.joined();
-    this.#settle();
+    this.settle();
   }
 
   #said(channel: number, message: FromChannel): void {
@@ -163,10 +170,11 @@ export class ChannelGroup<T extends ChannelThread = ChannelThread> {
       const cause = message.cause === undefined ? undefined : new Error(message.cause);
       this.fail(new FerryError(message.fault, message.message, cause));
     }
-    this.#settle();
+    this.settle();
   }
 
-  #settle(): void {
+  /** Asks all who wait again. */
+  settle(): void {
     for (const waiter of this.#waiters) {
       if (this.#failure === undefined && !waiter.met()) continue;
       this.#waiters.delete(waiter);

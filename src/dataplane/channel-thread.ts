@@ -28,10 +28,13 @@ export interface ChannelReports {
 }
 
 export interface ChannelCounters {
+  /** Initial packet included. */
   readonly bytes: number;
   readonly packets: number;
   readonly normalPages: number;
   readonly zeroPages: number;
+  /** Of device state, bytes without headers. */
+  readonly stateBytes: number;
 }
 
 export class ChannelThread {
@@ -101,6 +104,7 @@ export class ChannelThread {
       packets: counters[Counter.PACKETS]!,
       normalPages: counters[Counter.NORMAL_PAGES]!,
       zeroPages: counters[Counter.ZERO_PAGES]!,
+      stateBytes: counters[Counter.STATE_BYTES]!,
     };
   }
 
@@ -115,20 +119,16 @@ export class ChannelThread {
     if (this.#twin >= 0) shutdownConnection(this.#twin, 'both');
   }
 
-  /** The thread ends when its ring is empty. */
-  stopSending(): void {
-    this.#stopAtEnd();
+  /** Sender: ends when its ring is empty. Receiver: lets every SYNC go and takes no pages any more, up to the peer's end. */
+  stopAtEnd(): void {
+    Atomics.compareExchange(this.control.words, Word.STOP, STOP.NOT, STOP.AT_END);
+    signal(this.control.words);
   }
 
   /** The thread reads what has arrived, and ends. */
   stopReceiving(): void {
-    this.#stopAtEnd();
+    this.stopAtEnd();
     if (this.#twin >= 0) shutdownConnection(this.#twin, 'read');
-  }
-
-  #stopAtEnd(): void {
-    Atomics.compareExchange(this.control.words, Word.STOP, STOP.NOT, STOP.AT_END);
-    signal(this.control.words);
   }
 
   /** Closes main's side of the connection; with the thread joined, the connection. Idempotent. */

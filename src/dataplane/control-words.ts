@@ -47,6 +47,8 @@ export const Counter = {
   PACKETS: 1,
   NORMAL_PAGES: 2,
   ZERO_PAGES: 3,
+  /** Of devices, headers not included. */
+  STATE_BYTES: 4,
 } as const;
 
 export const WORDS = 16;

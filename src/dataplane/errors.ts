@@ -1,6 +1,6 @@
 import { asError, FerryError } from '../base/index.ts';
 import { NativeError, type NativeFault } from '../native/index.ts';
-import { isWireError, type WireFault } from '../wire/multifd/index.ts';
+import { type DeviceAddress, isWireError, type WireFault } from '../wire/multifd/index.ts';
 
 /** `channel`: its number; `offset`: bytes of the channel before the place, its initial packet included. */
 export interface ChannelPlace {
@@ -15,6 +15,11 @@ export interface FilePlace {
   readonly errno: string;
 }
 
+/** A buffer of device state: `index` counts those of one device. */
+export interface BufferPlace extends DeviceAddress {
+  readonly index: number;
+}
+
 export type DataplaneFault =
   /** The connection failed; `errno` is the system's name. */
   | (ChannelPlace & { readonly code: 'DATAPLANE_LOST'; readonly errno: string })
@@ -26,6 +31,17 @@ export type DataplaneFault =
   | (ChannelPlace & { readonly code: 'DATAPLANE_CODEC'; readonly method: string; readonly reason: string })
   /** RAM that lies in a file: reading or writing it failed at `position` of it; `errno` is the system's name, EOF if the file is too short. */
   | (ChannelPlace & FilePlace & { readonly code: 'DATAPLANE_FILE' })
+  /** A buffer of device state that cannot be where it came. */
+  | (ChannelPlace & BufferPlace & { readonly code: 'DATAPLANE_STATE_ORDER'; readonly wrong: string })
+  /** The device does not load the buffer. */
+  | (ChannelPlace & BufferPlace & { readonly code: 'DATAPLANE_STATE_LOAD'; readonly reason: string })
+  /** All channels have ended, and this buffer has not come. */
+  | (BufferPlace & { readonly code: 'DATAPLANE_STATE_MISSING' })
+  /**
+   * All channels hold buffers that no device can take, and the memory for them is full, or main waits for a point behind them before devices may
+   * load. No sender whose channels keep order, and which sends state behind SWITCHOVER_START only, gets there.
+   */
+  | { readonly code: 'DATAPLANE_STATE_STUCK'; readonly slots: number }
   /** A thread ended for a reason of its own: our mistake, or no memory. */
   | { readonly code: 'DATAPLANE_THREAD'; readonly channel: number }
   /** The package that a compression method needs cannot be used here. */
@@ -63,6 +79,21 @@ export class FileFailure extends Error {
   }
 }
 
+/** A buffer of device state is refused; the loops say where. */
+export class StateRefusal extends Error {
+  readonly fault: Extract<DataplaneFault, { readonly code: 'DATAPLANE_STATE_ORDER' | 'DATAPLANE_STATE_LOAD' }>;
+
+  constructor(
+    fault: BufferPlace &
+      ({ code: 'DATAPLANE_STATE_ORDER'; wrong: string } | { code: 'DATAPLANE_STATE_LOAD'; reason: string }),
+    cause?: unknown,
+  ) {
+    const why = fault.code === 'DATAPLANE_STATE_ORDER' ? fault.wrong : `cannot be loaded: ${fault.reason}`;
+    super(`device ${fault.idstr} ${fault.instance}: buffer ${fault.index}: ${why}`, { cause });
+    this.fault = { channel: -1, offset: -1, ...fault };
+  }
+}
+
 /** What a thread's loop threw, as what ended the channel at that place. */
 export function channelError(thrown: unknown, place: ChannelPlace, method: string): ChannelError {
   const where = `${channelLabel(place.channel)}: offset ${place.offset}`;
@@ -76,6 +107,9 @@ export function channelError(thrown: unknown, place: ChannelPlace, method: strin
   }
   if (thrown instanceof FileFailure) {
     return dataplaneError({ code: 'DATAPLANE_FILE', ...place, ...thrown.place }, `${where}: ${thrown.message}`, thrown);
+  }
+  if (thrown instanceof StateRefusal) {
+    return dataplaneError({ ...thrown.fault, ...place }, `${where}: ${thrown.message}`, thrown);
   }
   if (isWireError(thrown) || thrown instanceof NativeError || isDataplaneError(thrown)) return thrown;
   const { channel } = place;

@@ -8,10 +8,15 @@
  *
  * Between memory and a mapped-ram file: CopyChannels, used like SendChannels, with no peer at all.
  *
+ * State of devices goes beside the pages: SendChannels.takeBuffer and sendState; ReceiveChannels.lanes, each with the buffers of one device in order,
+ * for a consumer or for the receiving threads themselves.
+ *
  * It has no policy: what is sent, when rounds end and which discipline is used is decided by migration.
  */
 export type { ChannelInfo, ChannelTotals } from './channel-group.ts';
 export * from './copy-channels.ts';
+export type { OpenStateLoader, StateLoader, StateLoaderModule } from './device-state/loader.ts';
+export type { StateBuffer, StateLane } from './device-state/state-lane.ts';
 export type { ChannelError, ChannelFault, ChannelPlace, DataplaneFault } from './errors.ts';
 export { isDataplaneError } from './errors.ts';
 export type { PageCompression } from './messages.ts';

@@ -1,6 +1,9 @@
 /** Everything that crosses the border of a channel's thread. What it is asked to do crosses in shared words: it never reads messages. */
 import type { SharedRam } from '../machine/index.ts';
-import type { MultifdCompression } from '../wire/multifd/index.ts';
+import type { DeviceAddress, MultifdCompression } from '../wire/multifd/index.ts';
+import type { StateLoaderModule } from './device-state/loader.ts';
+import type { SharedStateArena } from './device-state/state-arena.ts';
+import type { SharedStateQueue } from './device-state/state-queue.ts';
 import type { ChannelFault } from './errors.ts';
 
 /** The methods that can be spoken here; the others have hardware of their own. */
@@ -28,9 +31,16 @@ export interface SendStart extends ChannelStart {
   readonly level: number;
   /** Look for zero pages and list them (9.0+), or send them like all others. */
   readonly findZeroPages: boolean;
+  /** Devices whose state goes on these channels. */
+  readonly state: { readonly devices: readonly DeviceAddress[]; readonly arena: SharedStateArena } | undefined;
 }
 
-export type ReceiveStart = ChannelStart;
+export interface ReceiveStart extends ChannelStart {
+  /** Devices that send their state on these channels, and how receiving threads load it, where they do. */
+  readonly state:
+    | { readonly queue: SharedStateQueue; readonly loaders: readonly (StateLoaderModule | undefined)[] }
+    | undefined;
+}
 
 /** A thread that copies pages; one of both is a file. */
 export interface CopyStart extends ThreadStart {

@@ -70,8 +70,8 @@ export abstract class PageChannels {
     this.#syncing = true;
     const sync = ++this.#syncs;
     for (const channel of this.rings.keys()) {
-      this.#take(channel)[BATCH.BLOCK] = SYNC;
-      this.#deliver(channel);
+      this.take(channel)[BATCH.BLOCK] = SYNC;
+      this.deliver(channel);
     }
     await this.group.wait(() => this.group.threads.every((thread) => thread.syncs === sync));
     this.#syncing = false;
@@ -88,7 +88,7 @@ export abstract class PageChannels {
   /** Orderly end, after the last sync: threads joined, descriptors closed. Throws what has ended the channels before. */
   async end(): Promise<void> {
     assert(this.#count === 0, 'pages were added behind the last sync');
-    for (const thread of this.group.threads) thread.stopSending();
+    for (const thread of this.group.threads) thread.stopAtEnd();
     await this.group.joined();
     if (this.group.failure !== undefined) throw this.group.failure;
   }
@@ -104,6 +104,25 @@ export abstract class PageChannels {
   }
 
   #begin(block: number): boolean {
+    const channel = this.#shortest();
+    if (channel < 0) return false;
+    this.#channel = channel;
+    this.#slot = this.take(channel);
+    this.#slot[BATCH.BLOCK] = block;
+    return true;
+  }
+
+  /** Channel whose next slot may be taken for something else than pages; -1: all queues are full. */
+  protected shortest(): number {
+    const channel = this.#shortest();
+    if (this.#slot === undefined || channel !== this.#channel) return channel;
+    // The batch that is being filled has that slot.
+    this.#publish();
+    return this.#shortest();
+  }
+
+  /** -1: all are full. */
+  #shortest(): number {
     let best = -1;
     let least = SLOTS;
     for (let channel = 0; channel < this.rings.length; channel++) {
@@ -113,18 +132,14 @@ export abstract class PageChannels {
         least = waiting;
       }
     }
-    if (best < 0) return false;
-    this.#channel = best;
-    this.#slot = this.#take(best);
-    this.#slot[BATCH.BLOCK] = block;
-    return true;
+    return best;
   }
 
   #publish(): void {
     this.#slot![BATCH.COUNT] = this.#count;
     this.#slot = undefined;
     this.#count = 0;
-    this.#deliver(this.#channel);
+    this.deliver(this.#channel);
   }
 
   #waiting(channel: number): number {
@@ -132,11 +147,11 @@ export abstract class PageChannels {
     return (this.#published[channel]! - done) | 0;
   }
 
-  #take(channel: number): Uint32Array {
+  protected take(channel: number): Uint32Array {
     return slotOf(this.rings[channel]!, this.#published[channel]! >>> 0);
   }
 
-  #deliver(channel: number): void {
+  protected deliver(channel: number): void {
     const { words } = this.group.threads[channel]!.control;
     Atomics.store(words, Word.PUBLISHED, ++this.#published[channel]!);
     signal(words);

@@ -5,10 +5,13 @@
 import { closeSync } from 'node:fs';
 import { assert } from '../base/index.ts';
 import type { SharedRam } from '../machine/index.ts';
-import { MULTIFD_INITIAL_BYTES } from '../wire/multifd/index.ts';
+import { type DeviceAddress, MULTIFD_INITIAL_BYTES } from '../wire/multifd/index.ts';
 import { ChannelGroup, type ChannelInfo, type ChannelTotals } from './channel-group.ts';
 import { ChannelThread } from './channel-thread.ts';
 import { signal, Word } from './control-words.ts';
+import type { StateLoaderModule } from './device-state/loader.ts';
+import { StateLane, stuck } from './device-state/state-lane.ts';
+import { StateQueue } from './device-state/state-queue.ts';
 import { type ChannelError, channelLabel, dataplaneError } from './errors.ts';
 import type { PageCompression, ReceiveStart } from './messages.ts';
 
@@ -18,26 +21,49 @@ export interface ReceiveOptions {
   /** Blocks in the order of the stream's block list. */
   readonly ram: SharedRam;
   readonly compression: PageCompression;
+  readonly state?: ReceivedState;
   /** Called once, when a channel fails by itself. All channels are closed by then, or soon. */
   readonly failed: (error: ChannelError) => void;
 }
 
+/** Devices whose state comes on these channels (10.0+); without them such a packet is refused. */
+export interface ReceivedState {
+  /** `loader`: the receiving threads load the device's state themselves; else its lane's consumer does. */
+  readonly devices: readonly (DeviceAddress & { readonly loader?: StateLoaderModule })[];
+  /** Buffers of all devices that memory is taken for, of 1 MiB each as they are used; more than there are devices. */
+  readonly buffersMax: number;
+  /** Buffers of one device that may wait while all devices have work (device-state/reassembly says when it gives way); at least 1. */
+  readonly queuedMax: number;
+}
+
 export class ReceiveChannels {
   readonly #group: ChannelGroup;
+  readonly #queue: StateQueue | undefined;
+  /** Of the devices, in their order. */
+  readonly lanes: readonly StateLane[];
   #points = 0;
 
   /** Throws NATIVE_UNAVAILABLE, DATAPLANE_UNAVAILABLE; nothing is left open then. */
   static async start(options: ReceiveOptions): Promise<ReceiveChannels> {
     const { fds } = options;
     assert(fds.length >= 1 && fds.length <= 255, 'there are 1 to 255 channels');
-    const channels = new ReceiveChannels(options.failed);
+    const channels = new ReceiveChannels(options);
     const spawn = (channel: number) => channels.#spawn(options, channel, fds[channel]!);
     await channels.#group.open(fds.length, options.compression, spawn, (channel) => closeSync(fds[channel]!));
     return channels;
   }
 
-  private constructor(failed: (error: ChannelError) => void) {
-    this.#group = new ChannelGroup(failed);
+  private constructor({ fds, state, failed }: ReceiveOptions) {
+    const devices = state?.devices ?? [];
+    if (state !== undefined && devices.length > 0) {
+      const addresses = devices.map(({ idstr, instance }) => ({ idstr, instance }));
+      const queuedMax = Math.min(state.queuedMax, state.buffersMax);
+      this.#queue = StateQueue.make(addresses, fds.length, { slots: state.buffersMax, queuedMax });
+    }
+    this.#group = new ChannelGroup(failed, () => this.#queue?.close());
+    this.lanes = devices.map(({ loader }, device) => {
+      return new StateLane(this.#queue!, device, this.#group, loader !== undefined);
+    });
   }
 
   #spawn(options: ReceiveOptions, channel: number, fd: number): ChannelThread {
@@ -51,7 +77,9 @@ export class ReceiveChannels {
     }
     const start = { channel, name: `mig/dst/recv_${channel}`, fd };
     const more = (control: SharedArrayBuffer): Omit<ReceiveStart, keyof typeof start> => {
-      return { ram, compression, control, offset: MULTIFD_INITIAL_BYTES };
+      const queue = this.#queue?.shared;
+      const loaders = options.state?.devices.map(({ loader }) => loader) ?? [];
+      return { ram, compression, control, offset: MULTIFD_INITIAL_BYTES, state: queue && { queue, loaders } };
     };
     const entry = new URL('./receive-thread.js', import.meta.url);
     return new ChannelThread(entry, start, more, this.#group.reports(channel));
@@ -67,12 +95,26 @@ export class ReceiveChannels {
       const missing = this.#group.threads.filter((thread) => thread.syncs < point);
       const lost = missing.find((thread) => this.#group.hasEnded(thread.channel));
       if (lost !== undefined) this.#lose(lost, point);
+      else this.#expectMore(missing);
       return missing.length === 0;
     });
     for (const { control } of this.#group.threads) {
       Atomics.store(control.words, Word.RELEASED, point);
       signal(control.words);
     }
+  }
+
+  /** Devices may load what has come (SWITCHOVER_START): consumers are about to ask their lanes, receiving threads begin by themselves. */
+  openLanes(): void {
+    this.#queue?.open();
+  }
+
+  /**
+   * Main has met its last point: SYNC packets that nobody collects hold no channel up any more, and pages are refused. State of devices may still
+   * come; when all lanes have given their last buffer, `finish`.
+   */
+  endPages(): void {
+    for (const thread of this.#group.threads) thread.stopAtEnd();
   }
 
   /**
@@ -107,6 +149,14 @@ export class ReceiveChannels {
   /** After `cancel` or a failure: threads joined, descriptors closed. Never throws. */
   closed(): Promise<void> {
     return this.#group.joined();
+  }
+
+  /** Main meets here: if all channels that it waits for hold device state that nobody will take, it would wait for ever. */
+  #expectMore(missing: readonly ChannelThread[]): void {
+    const queue = this.#queue;
+    if (queue === undefined || missing.length === 0) return;
+    const isHeld = ({ channel }: ChannelThread) => queue.isHopeless(channel) || queue.isEarly(channel);
+    if (missing.every(isHeld)) this.#group.fail(stuck(queue.shared.limits.slots));
   }
 
   #lose(thread: ChannelThread, sync: number): void {

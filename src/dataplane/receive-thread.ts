@@ -1,27 +1,34 @@
 /** Entry of a receiving thread: packet by packet to the end of the channel; parks at each SYNC until main lets it go on. */
 import { workerData } from 'node:worker_threads';
 import { type Control, Counter, STOP, Word } from './control-words.ts';
+import { openLoader } from './device-state/loader.ts';
+import { stateReceiverOf } from './device-state/receive-state.ts';
+import { StateQueue } from './device-state/state-queue.ts';
 import { channelLabel, dataplaneError } from './errors.ts';
 import type { ReceiveStart } from './messages.ts';
-import { RECEIVED, type ReceiveState, receivePacket, receiveState } from './receive-loop.ts';
+import { RECEIVED, type Receiver, receivePacket, receiverOf } from './receive-loop.ts';
 import { runChannelThread, say, sayMoved } from './run-thread.ts';
 
 const start = workerData as ReceiveStart;
+const loaders = await Promise.all(
+  (start.state?.loaders ?? []).map((module) => (module === undefined ? undefined : openLoader(module))),
+);
 
 runChannelThread(start, (control) => {
-  const state = receiveState(start, control);
+  const state = start.state && stateReceiverOf(new StateQueue(start.state.queue), loaders);
+  const receiver = receiverOf(start, control, state);
   try {
-    receivePackets(state, control);
+    receivePackets(receiver, control);
   } finally {
-    state.decoder?.close();
+    receiver.decoder?.close();
   }
 });
 
-function receivePackets(state: ReceiveState, { words, counters }: Control): void {
+function receivePackets(receiver: Receiver, { words, counters }: Control): void {
   for (;;) {
     if (Atomics.load(words, Word.STOP) === STOP.NOW) return;
-    switch (receivePacket(state)) {
-      case RECEIVED.PAGES:
+    switch (receivePacket(receiver)) {
+      case RECEIVED.PACKET:
         break;
       case RECEIVED.SYNC:
         park(words, Atomics.add(words, Word.SYNCS, 1) + 1);

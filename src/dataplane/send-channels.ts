@@ -3,9 +3,17 @@
  * channel before every channel has come to its own.
  */
 import { closeSync, writeSync } from 'node:fs';
+import { assert } from '../base/index.ts';
 import type { SharedRam } from '../machine/index.ts';
-import { encodeMultifdInitial, MULTIFD_INITIAL_BYTES } from '../wire/multifd/index.ts';
+import {
+  type DeviceAddress,
+  encodeMultifdInitial,
+  MULTIFD_DEVICE_BYTES_MAX,
+  MULTIFD_INITIAL_BYTES,
+} from '../wire/multifd/index.ts';
+import { BATCH, STATE, STATE_BUFFER } from './batch-ring.ts';
 import { ChannelThread } from './channel-thread.ts';
+import { StateArena } from './device-state/state-arena.ts';
 import type { ChannelError } from './errors.ts';
 import type { PageCompression, SendStart } from './messages.ts';
 import { PageChannels } from './page-channels.ts';
@@ -21,11 +29,34 @@ export interface SendOptions {
   readonly level: number;
   /** Zero pages are found by the channels and listed (receivers from QEMU 9.0 on); else they are sent like all pages. */
   readonly findZeroPages: boolean;
+  readonly state?: SentState;
   /** Called once, when a channel fails by itself. All channels are closed by then, or soon. */
   readonly failed: (error: ChannelError) => void;
 }
 
+/** Devices whose state goes on these channels (receivers from QEMU 10.0 on, compression none). */
+export interface SentState {
+  readonly devices: readonly DeviceAddress[];
+  /** Buffers of 1 MiB that all devices save to; at least 1. */
+  readonly buffers: number;
+}
+
+/** A buffer of device state that is being filled. */
+export interface OutgoingBuffer {
+  /** Its number. */
+  readonly buffer: number;
+  /** MULTIFD_DEVICE_BYTES_MAX, in shared memory. */
+  readonly bytes: Buffer;
+}
+
+/**
+ * Device state beside the pages: take a buffer, fill it, send it. It goes on whatever channel has the shortest queue, no SYNC holds it up, and when
+ * the kernel has it the buffer is free again.
+ */
 export class SendChannels extends PageChannels {
+  #state: SentState | undefined;
+  #arena: StateArena | undefined;
+
   /**
    * Sends the initial packets, at once, and starts the threads. Throws NATIVE_UNAVAILABLE, DATAPLANE_UNAVAILABLE, DATAPLANE_LOST; nothing is
    * left open then.
@@ -33,6 +64,8 @@ export class SendChannels extends PageChannels {
   static async start(options: SendOptions): Promise<SendChannels> {
     const { fds, ram, compression, failed } = options;
     const channels = new SendChannels(fds.length, ram.pageSize, failed);
+    channels.#state = options.state;
+    channels.#arena = options.state && StateArena.make(options.state.buffers);
     const spawn = (channel: number) => channels.#spawn(options, channel, fds[channel]!);
     await channels.group.open(fds.length, compression, spawn, (channel) => closeSync(fds[channel]!));
     return channels;
@@ -53,9 +86,54 @@ export class SendChannels extends PageChannels {
     const ring = this.rings[channel]!.shared;
     const offset = MULTIFD_INITIAL_BYTES;
     const more = (control: SharedArrayBuffer): Omit<SendStart, keyof typeof start> => {
-      return { ram, compression, level, findZeroPages, control, ring, offset };
+      const arena = this.#arena?.shared;
+      const state = arena && { devices: this.#state!.devices, arena };
+      return { ram, compression, level, findZeroPages, control, ring, offset, state };
     };
     const entry = new URL('./send-thread.js', import.meta.url);
     return new ChannelThread(entry, start, more, this.group.reports(channel));
+  }
+
+  /** A free buffer; undefined if there is none: call again after `stateRoom`. */
+  takeBuffer(): OutgoingBuffer | undefined {
+    const arena = this.#arenaOrThrow();
+    const buffer = arena.take();
+    return buffer < 0 ? undefined : { buffer, bytes: arena.bytes(buffer) };
+  }
+
+  /** Resolves when a buffer is free. Throws what has ended the channels. */
+  stateRoom(): Promise<void> {
+    const arena = this.#arenaOrThrow();
+    return this.group.wait(() => arena.want());
+  }
+
+  /**
+   * Sends the first `length` bytes of the buffer as packet `index` of the device (its place in `devices`); of one device they count from 0. `isConfig`:
+   * its configuration, the last one. False if all queues are full: call again after `room`, the buffer is still the caller's.
+   */
+  sendState(device: number, index: number, isConfig: boolean, { buffer }: OutgoingBuffer, length: number): boolean {
+    assert(this.#state?.devices[device] !== undefined, 'the device is one of those that were announced');
+    assert(length >= 0 && length <= MULTIFD_DEVICE_BYTES_MAX, 'what is sent fits a packet');
+    const channel = this.shortest();
+    if (channel < 0) return false;
+    const slot = this.take(channel);
+    slot[BATCH.BLOCK] = STATE;
+    slot[STATE_BUFFER.DEVICE] = device;
+    slot[STATE_BUFFER.BUFFER] = buffer;
+    slot[STATE_BUFFER.INDEX] = index;
+    slot[STATE_BUFFER.IS_CONFIG] = isConfig ? 1 : 0;
+    slot[STATE_BUFFER.LENGTH] = length;
+    this.deliver(channel);
+    return true;
+  }
+
+  /** It is not needed after all. */
+  dropBuffer({ buffer }: OutgoingBuffer): void {
+    if (this.#arenaOrThrow().free(buffer)) this.group.settle();
+  }
+
+  #arenaOrThrow(): StateArena {
+    assert(this.#arena !== undefined, 'the channels were started for device state');
+    return this.#arena;
   }
 }

@@ -81,7 +81,8 @@ export function sendSync(state: SendState): void {
   sendAll(state);
 }
 
-function sendAll(state: SendState): void {
+/** Sends what is in the vector, as one packet. */
+export function sendAll(state: SendState): void {
   const { vector, counters } = state;
   while (vector.byteLength > 0) counters[Counter.BYTES]! += vector.send(state.fd);
   counters[Counter.PACKETS]! += 1;

@@ -1,6 +1,7 @@
-/** Entry of a sending thread: batches become packets. */
+/** Entry of a sending thread: batches, and buffers of device state, become packets. */
 import { workerData } from 'node:worker_threads';
-import { batchRingOf } from './batch-ring.ts';
+import { BATCH, batchRingOf, STATE } from './batch-ring.ts';
+import { sendStateBuffer, stateSenderOf } from './device-state/send-state.ts';
 import type { SendStart } from './messages.ts';
 import { runChannelThread } from './run-thread.ts';
 import { sendBatch, sendState, sendSync } from './send-loop.ts';
@@ -10,12 +11,16 @@ const start = workerData as SendStart;
 
 runChannelThread(start, (control) => {
   const state = sendState(start, control.counters);
+  const sender = start.state && stateSenderOf(start.state.devices, start.state.arena);
   const ring = batchRingOf(start.ram.pageSize, start.ring);
   try {
     takeBatches(
       ring,
       control,
-      (slot) => sendBatch(state, slot),
+      (slot) => {
+        if (slot[BATCH.BLOCK] === STATE) sendStateBuffer(sender!, state, slot);
+        else sendBatch(state, slot);
+      },
       () => sendSync(state),
     );
   } finally {

@@ -13,7 +13,7 @@ export interface Traffic {
   readonly channels: ChannelTotals;
 }
 
-export const NO_CHANNELS: ChannelTotals = { bytes: 0, packets: 0, normalPages: 0, zeroPages: 0 };
+export const NO_CHANNELS: ChannelTotals = { bytes: 0, packets: 0, normalPages: 0, zeroPages: 0, stateBytes: 0 };
 
 /**
  * Counters of one outgoing migration. The engine adds, `info` renders them as query-migrate does. Bytes unless the name says pages;

@@ -10,6 +10,7 @@ import { embeddedCuts } from './embedded-cuts.ts';
 import { kills } from './kills.ts';
 import { qemuCuts } from './qemu-cuts.ts';
 import { restoreCuts } from './restore-cuts.ts';
+import { stateBuffers } from './state-buffers.ts';
 import { strangers } from './strangers.ts';
 
 interface Entry {
@@ -23,6 +24,7 @@ const CAMPAIGNS: Readonly<Record<string, Entry>> = {
   'cuts-restore': { campaign: restoreCuts() as Campaign<never>, count: 60 },
   kills: { campaign: kills() as Campaign<never>, count: 100 },
   strangers: { campaign: strangers as Campaign<never>, count: 300 },
+  buffers: { campaign: stateBuffers as Campaign<never>, count: 1000 },
   crowd: { campaign: crowd as Campaign<never>, count: 30 },
 };
 

@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { closeSync, writeSync } from 'node:fs';
 import test, { type TestContext } from 'node:test';
 import { controlOf } from '../../src/dataplane/control-words.ts';
-import { RECEIVED, type ReceiveState, receivePacket, receiveState } from '../../src/dataplane/receive-loop.ts';
+import { RECEIVED, type Receiver, receivePacket, receiverOf } from '../../src/dataplane/receive-loop.ts';
 import { MULTIFD_FLAG, writeMultifdHeader } from '../../src/wire/index.ts';
 import { bytesOf, PAGE, pairs, ramOf } from './support.ts';
 
@@ -30,7 +30,7 @@ function random(seed: number): (end: number) => number {
 /** Version 0 is a zero page; else a page's first word is its version, as small packets are read and written faster. */
 interface Channel {
   readonly source: number;
-  readonly state: ReceiveState;
+  readonly receiver: Receiver;
   /** Packets that have been written and not been read. */
   pending: number;
   parked: boolean;
@@ -58,8 +58,9 @@ class Link {
         compression: 'none',
         control: control.shared,
         offset: 64,
+        state: undefined,
       } as const;
-      return { source, state: receiveState(start, control), pending: 0, parked: false };
+      return { source, receiver: receiverOf(start, control), pending: 0, parked: false };
     });
   }
 
@@ -108,7 +109,7 @@ function run(link: Link, seed: number, disciplined: boolean): boolean {
     if (ready.length > 0) {
       const channel = ready[next(ready.length)]!;
       channel.pending--;
-      channel.parked = receivePacket(channel.state) === RECEIVED.SYNC && disciplined;
+      channel.parked = receivePacket(channel.receiver) === RECEIVED.SYNC && disciplined;
     } else if (link.channels.some((channel) => channel.parked)) {
       // All have met, as `meet` has it.
       assert.ok(link.channels.every((channel) => channel.parked));

@@ -1,10 +1,9 @@
 /** A captured multifd migration through our receiving threads: the memory, by the blocks of its stream. */
 import type { TestContext } from 'node:test';
-import { Worker } from 'node:worker_threads';
 import type { ChannelTotals, PageCompression, ReceiveChannels } from '../../src/dataplane/index.ts';
 import type { MemoryRam } from '../../src/machine/index.ts';
 import { type MultifdCapture, packetsOf, replayMain } from '../support/multifd-captures.ts';
-import { bytesOf, PAGE, pairs, receiverBehindInitial } from './support.ts';
+import { bytesOf, PAGE, pairs, receiverBehindInitial, writeFromThread } from './support.ts';
 
 export interface Replayed {
   readonly ram: MemoryRam;
@@ -15,7 +14,9 @@ export interface Replayed {
 
 export async function replay(t: TestContext, capture: MultifdCapture): Promise<Replayed> {
   const links = pairs(capture.channels.length);
-  const played = capture.channels.map((bytes, channel) => play(links[channel]![0], packetsOf(bytes)));
+  const played = capture.channels.map((bytes, channel) =>
+    writeFromThread(links[channel]![0], packetsOf(bytes), 'and close'),
+  );
   let ram: MemoryRam | undefined;
   let opening: Promise<ReceiveChannels> | undefined;
   const { points } = await replayMain(
@@ -44,15 +45,4 @@ export async function replay(t: TestContext, capture: MultifdCapture): Promise<R
   channels.close();
   await Promise.all(played);
   return { ram: ram!, points, totals: channels.totals };
-}
-
-/** Writes, from a thread, to a socket that nobody may read yet, then ends it. */
-function play(fd: number, bytes: Buffer): Promise<void> {
-  const code = `
-    const { closeSync, writeSync } = require('node:fs');
-    const { workerData: { fd, bytes } } = require('node:worker_threads');
-    for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at);
-    closeSync(fd);`;
-  const thread = new Worker(code, { eval: true, workerData: { fd, bytes }, trackUnmanagedFds: false });
-  return new Promise((resolve, reject) => thread.once('exit', () => resolve()).once('error', reject));
 }

@@ -1,6 +1,7 @@
 /** Guest memory in shared blocks, pairs of connected descriptors, and a link between them that can be held and cut. */
 import { closeSync, readdirSync, readlinkSync } from 'node:fs';
 import type { TestContext } from 'node:test';
+import { Worker } from 'node:worker_threads';
 import {
   type PageChannels,
   ReceiveChannels,
@@ -106,4 +107,15 @@ export async function addAll(channels: PageChannels, block: number, pages: Itera
 
 export function closeAll(fds: readonly number[]): void {
   for (const fd of fds) closeSync(fd);
+}
+
+/** Writes all of it to a socket that nobody may read yet. */
+export function writeFromThread(fd: number, bytes: Buffer, andClose?: 'and close'): Promise<void> {
+  const code = `
+    const { closeSync, writeSync } = require('node:fs');
+    const { workerData: { fd, bytes, andClose } } = require('node:worker_threads');
+    for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at);
+    if (andClose) closeSync(fd);`;
+  const thread = new Worker(code, { eval: true, workerData: { fd, bytes, andClose }, trackUnmanagedFds: false });
+  return new Promise((resolve, reject) => thread.once('exit', () => resolve()).once('error', reject));
 }

@@ -65,7 +65,7 @@ async function negotiate(link: Link, timeoutMs: number): Promise<Connection> {
     major: vfioUser.PROTOCOL_MAJOR,
     minor: vfioUser.PROTOCOL_MINOR,
     // No descriptors: whoever would send one of its own accord (twin socket) must not.
-    capabilities: { maxMsgFds: 0, maxDataXferSize: CLIENT_DATA_BYTES_MAX },
+    capabilities: { maxMsgFds: 0, maxDataXferSize: CLIENT_DATA_BYTES_MAX, splitMessages: true },
   };
   const { major, minor, capabilities = {} } = await link.request('VERSION', ours, timeoutMs, (reply) => reply);
   const refuse = (found: string) => vfioUserError({ code: 'VFIOUSER_VERSION', peer: link.peer, found });

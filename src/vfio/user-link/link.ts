@@ -8,7 +8,7 @@
  * The end, whoever causes it, is told once: `ended` settles, all that wait reject with its reason. A message leaves in one write, as servers
  * there are that do not put together what comes in pieces.
  */
-import { asError, FerryError, STARVED } from '../../base/index.ts';
+import { asError, assert, FerryError, STARVED } from '../../base/index.ts';
 import type { Channel } from '../../transport/index.ts';
 import { StreamInput, vfioUser } from '../../wire/index.ts';
 import { ERRNO } from '../errors.ts';
@@ -91,29 +91,15 @@ export class Link {
     timeoutMs: number,
     take: (reply: vfioUser.Reply<C>) => T,
   ): Promise<T> {
-    return this.exchange(
-      command,
-      (id) => vfioUser.encodeRequest(id, command, value),
-      timeoutMs,
-      (message) => take(vfioUser.decodeReply(command, message)),
-    );
-  }
-
-  /** As `request`, for a message that is said in other words than the protocol's. */
-  exchange<T>(
-    command: Command,
-    encode: (id: number) => Buffer,
-    timeoutMs: number,
-    take: (message: Message) => T,
-  ): Promise<T> {
     if (this.#peerDone) this.#closedByPeer(command);
     if (this.#reason !== undefined) return Promise.reject(this.#reason);
     this.#readOn();
     const id = this.#nextId();
     return new Promise<T>((resolve, reject) => {
       const timer = setTimeout(() => this.#fail({ code: 'VFIOUSER_SILENT', command, timeoutMs }), timeoutMs);
-      this.#waiting.set(id, { command, take: (message) => resolve(take(message)), reject, timer });
-      this.#channel.write(encode(id)).catch((error) => this.close(asError(error)));
+      const takeReply = (message: Message) => resolve(take(vfioUser.decodeReply(command, message)));
+      this.#waiting.set(id, { command, take: takeReply, reject, timer });
+      this.#channel.write(vfioUser.encodeRequest(id, command, value)).catch((error) => this.close(asError(error)));
     });
   }
 
@@ -153,6 +139,7 @@ export class Link {
   }
 
   #nextId(): number {
+    assert(this.#waiting.size <= 0xffff, 'more commands under way than there are ids');
     do this.#id = (this.#id + 1) & 0xffff;
     while (this.#waiting.has(this.#id));
     return this.#id;

@@ -14,6 +14,8 @@ export interface ClientMemoryOptions {
   readonly link: Link;
   /** Largest data of one message, bytes. */
   readonly dataBytesMax: number;
+  /** Messages under way at a time. */
+  readonly atOnce: number;
   /** How long the client may take to answer, ms. */
   readonly timeoutMs: number;
 }
@@ -23,9 +25,13 @@ export class ClientMemory implements DmaSpace {
   log: PageLog | undefined;
   readonly #options: ClientMemoryOptions;
   readonly #underWay = new Set<Promise<void>>();
+  /** Messages that may still go, and who waits for one to be answered first, in their order. */
+  #free: number;
+  readonly #waiting: (() => void)[] = [];
 
   constructor(options: ClientMemoryOptions) {
     this.#options = options;
+    this.#free = options.atOnce;
   }
 
   read(iova: number, into: Buffer): Promise<void> {
@@ -47,15 +53,29 @@ export class ClientMemory implements DmaSpace {
     bytes: Buffer,
     move: (address: number, part: Buffer) => Promise<void>,
   ): Promise<void> {
+    if (this.#options.dataBytesMax === 0) throw refuse('the server', command, ERRNO.EINVAL);
     for (let done = 0; done < bytes.length; ) {
-      const address = iova + done;
-      const { iova: start, length } = this.#mappingAt(command, address);
-      const count = Math.min(bytes.length - done, start + length - address, this.#options.dataBytesMax);
-      const moving = move(address, bytes.subarray(done, done + count));
-      this.#underWay.add(moving);
-      await moving.finally(() => this.#underWay.delete(moving));
-      done += count;
+      if (this.#free > 0) this.#free--;
+      else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+      try {
+        // Only now: the mapping may have gone while others went first.
+        const address = iova + done;
+        const { iova: start, length } = this.#mappingAt(command, address);
+        const count = Math.min(bytes.length - done, start + length - address, this.#options.dataBytesMax);
+        const moving = move(address, bytes.subarray(done, done + count));
+        this.#underWay.add(moving);
+        await moving.finally(() => this.#underWay.delete(moving));
+        done += count;
+      } finally {
+        this.#next();
+      }
     }
+  }
+
+  #next(): void {
+    const next = this.#waiting.shift();
+    if (next === undefined) this.#free++;
+    else next();
   }
 
   #mappingAt(command: 'DMA_READ' | 'DMA_WRITE', address: number): Mapping {

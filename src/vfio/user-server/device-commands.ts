@@ -12,6 +12,9 @@ type Reply<C extends Command> = vfioUser.Reply<C>;
 const { DEVICE_FLAG, IRQ_FLAG, PCI_IRQ_COUNT, PCI_REGION_COUNT, REGION_FLAG, REGION_INFO_BYTES } = vfioUser;
 const INFO_BYTES = 16;
 
+/** Largest data of a message that a server takes and gives, bytes. */
+export const SERVER_DATA_BYTES_MAX = 1024 * 1024;
+
 /** `condition`, or EINVAL. */
 function require(command: Command, condition: boolean): asserts condition {
   if (!condition) throw refuse('the server', command, ERRNO.EINVAL);
@@ -46,7 +49,7 @@ export function irqInfo(
   { argsz, index }: Request<'DEVICE_GET_IRQ_INFO'>,
 ): Reply<'DEVICE_GET_IRQ_INFO'> {
   require('DEVICE_GET_IRQ_INFO', argsz >= INFO_BYTES && index < PCI_IRQ_COUNT);
-  const flags = IRQ_FLAG.EVENTFD | IRQ_FLAG.NORESIZE;
+  const flags = IRQ_FLAG.EVENTFD;
   return { argsz: INFO_BYTES, flags, index, count: vectorsOf(device, index) };
 }
 
@@ -59,13 +62,13 @@ function vectorsOf(device: DeviceFunction, index: number): number {
   return device.interrupts.find((one) => one.index === index)?.count ?? 0;
 }
 
+/** Who asks for more than he has said he takes is given it, as libvfio-user does: its own client asks so. */
 export async function readRegion(
   device: DeviceFunction,
   { offset, region, count }: Request<'REGION_READ'>,
-  dataBytesMax: number,
 ): Promise<Reply<'REGION_READ'>> {
   const { readable, size } = regionOf(device, 'REGION_READ', region);
-  require('REGION_READ', readable && count <= dataBytesMax && offset + count <= size);
+  require('REGION_READ', readable && count <= SERVER_DATA_BYTES_MAX && offset + count <= size);
   const data = Buffer.alloc(count);
   if (count > 0) await device.readRegion(region, offset, data);
   return { offset, region, data };

@@ -20,9 +20,10 @@ type Command = vfioUser.CommandName;
 type Request<C extends Command> = vfioUser.Request<C>;
 type Reply<C extends Command> = vfioUser.Reply<C>;
 
-/** Largest data of a message that we take and give, bytes. */
-const DATA_BYTES_MAX = 1024 * 1024;
-const REPLY_BYTES_MAX = DATA_BYTES_MAX + vfioUser.MESSAGE_SLACK_BYTES;
+const REPLY_BYTES_MAX = commands.SERVER_DATA_BYTES_MAX + vfioUser.MESSAGE_SLACK_BYTES;
+
+/** DMA messages under way to a client that takes several at a time; others are asked one after the other, as libvfio-user asks. */
+const DMA_AT_ONCE = 16;
 
 export interface SessionTimeouts {
   /** Until the client has said its VERSION, ms: it keeps others waiting. */
@@ -55,7 +56,11 @@ export class Session {
     this.#served = served;
     this.#timeouts = timeouts;
     this.#tell = tell;
-    this.link = new Link({ channel, dataBytesMax: DATA_BYTES_MAX, serve: (message) => this.#serve(message) });
+    this.link = new Link({
+      channel,
+      dataBytesMax: commands.SERVER_DATA_BYTES_MAX,
+      serve: (message) => this.#serve(message),
+    });
     const late = {
       code: 'VFIOUSER_SILENT',
       peer: channel.label,
@@ -106,7 +111,7 @@ export class Session {
         commands.setIrqs(device, asked(command));
         return reply(command, {});
       case 'REGION_READ':
-        return reply(command, await commands.readRegion(device, asked(command), this.#dataBytesMax));
+        return reply(command, await commands.readRegion(device, asked(command)));
       case 'REGION_WRITE':
         return reply(command, await commands.writeRegion(device, asked(command)));
       case 'REGION_WRITE_MULTI':
@@ -143,10 +148,11 @@ export class Session {
   async #negotiate({ major, minor, capabilities = {} }: Request<'VERSION'>): Promise<Reply<'VERSION'>> {
     if (major !== vfioUser.PROTOCOL_MAJOR) throw refuse('the server', 'VERSION', ERRNO.EINVAL);
     const { maxDataXferSize } = { ...vfioUser.CAPABILITY_DEFAULTS, ...capabilities };
-    this.#dataBytesMax = Math.min(maxDataXferSize, DATA_BYTES_MAX);
+    this.#dataBytesMax = Math.min(maxDataXferSize, commands.SERVER_DATA_BYTES_MAX);
     const memory = new ClientMemory({
       link: this.link,
       dataBytesMax: this.#dataBytesMax,
+      atOnce: capabilities.splitMessages === true ? DMA_AT_ONCE : 1,
       timeoutMs: this.#timeouts.dmaMs,
     });
     await this.#served.device.attachDma(memory);
@@ -155,7 +161,11 @@ export class Session {
     return {
       major,
       minor: Math.min(minor, vfioUser.PROTOCOL_MINOR),
-      capabilities: { maxDataXferSize: DATA_BYTES_MAX, writeMultiple: true, splitMessages: true },
+      capabilities: {
+        maxDataXferSize: commands.SERVER_DATA_BYTES_MAX,
+        writeMultiple: true,
+        ...(capabilities.splitMessages === true ? { splitMessages: true } : {}),
+      },
     };
   }
 }

@@ -8,7 +8,8 @@
  * DMA_READ    u64 address  u64 count                 reply: the same and the data
  * DMA_WRITE   u64 address  u64 count  data           reply: without the data
  * ```
- * @spec qemu docs/interop/vfio-user.rst; that the count of a DMA_WRITE reply has 64 bits: libvfio-user
+ * @spec qemu docs/interop/vfio-user.rst; that the count of a DMA_WRITE reply has 64 bits: libvfio-user and QEMU 11.1 (10.1 has 32 bits
+ * in all of them, and its data right behind)
  */
 import { counted, optional, ownArgsz, struct, u32, u64 } from './layout.ts';
 
@@ -36,9 +37,3 @@ export const DmaUnmapped = struct({
 
 export const DmaRange = struct({ address: u64, count: u64 });
 export const DmaData = struct({ address: u64, data: counted(u64) });
-
-/**
- * As QEMU's client has it (10.1 to 11.1): the count is a u32 and the data begins right behind it; its answer to a DMA_WRITE is empty.
- * @spec qemu hw/vfio-user/device.h VFIOUserDMARW
- */
-export const QemuDmaData = struct({ address: u64, data: counted(u32) });

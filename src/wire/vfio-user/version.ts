@@ -23,7 +23,10 @@ export interface Capabilities {
   readonly pgsizes?: number;
   /** REGION_WRITE_MULTI is understood. */
   readonly writeMultiple?: boolean;
-  /** vmferry's own word: messages of the largest size may arrive in any number of pieces. Without it one write a message, and a small one. */
+  /**
+   * vmferry's own word, which a server says only after the client: messages may arrive in any number of pieces, and several at a time.
+   * Who does not say it is sent one small message after the other.
+   */
   readonly splitMessages?: boolean;
   /** Commands of the server go over a socket of their own; the reply says at which place among its descriptors that is. */
   readonly twinSocket?: { readonly supported: boolean; readonly fdIndex?: number };

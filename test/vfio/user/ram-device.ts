@@ -8,6 +8,8 @@ import { crc32 } from 'node:zlib';
 import {
   type ArcLatency,
   type DeviceFeatures,
+  type DeviceInterrupt,
+  type DeviceRegion,
   type DeviceState,
   type DmaRange,
   type DmaSpace,
@@ -23,7 +25,7 @@ import {
 
 export const PAGE = 4096;
 export const RAM_BAR = 2;
-/** BAR0: u64 source, u64 target, u64 count; a write of the count copies that much guest memory, in the device's own memory on its way. */
+/** BAR0: u64 source, u64 target, u64 count, u64 copies done; a write of the count copies that much guest memory. */
 export const DOORBELL_BAR = 0;
 const END_MARK = 0xffff_ffff;
 
@@ -32,6 +34,8 @@ export interface RamDeviceOptions {
   readonly preCopy?: boolean;
   readonly p2p?: boolean;
   readonly stopCopySize?: boolean;
+  /** Copies guest memory after the write that asked for it is answered, as hardware does. Otherwise before. */
+  readonly background?: boolean;
 }
 
 interface Failure {
@@ -42,8 +46,8 @@ interface Failure {
 export class RamDevice implements OfferedDevice {
   readonly name = 'ram device';
   readonly features: DeviceFeatures;
-  readonly regions;
-  readonly interrupts = [
+  readonly regions: readonly DeviceRegion[];
+  readonly interrupts: readonly DeviceInterrupt[] = [
     { index: 0, count: 1 },
     { index: 2, count: 4 },
   ];
@@ -58,6 +62,7 @@ export class RamDevice implements OfferedDevice {
   /** Calls of `setState` by their arcs, resets, and whether there is guest memory: what a test may look at. */
   readonly journal: string[] = [];
   space: DmaSpace | undefined;
+  readonly #background: boolean;
   #state: DeviceState = 'RUNNING';
   #dirty = new Set<number>();
   /** What is left to be read of the session, and what came of it to load. */
@@ -65,7 +70,14 @@ export class RamDevice implements OfferedDevice {
   #in = Buffer.alloc(0);
   #ended = false;
 
-  constructor({ bytes = 64 * 1024, preCopy = true, p2p = false, stopCopySize = true }: RamDeviceOptions = {}) {
+  constructor({
+    bytes = 64 * 1024,
+    preCopy = true,
+    p2p = false,
+    stopCopySize = true,
+    background = false,
+  }: RamDeviceOptions = {}) {
+    this.#background = background;
     this.memory = Buffer.alloc(bytes);
     this.features = { states: { preCopy, p2p }, dmaLogging: false, stopCopySize, precopyInfo: false, deadlines: false };
     this.regions = [
@@ -99,7 +111,7 @@ export class RamDevice implements OfferedDevice {
       const arc = `${from}>${to}`;
       this.journal.push(arc);
       await this.beforeArc(arc);
-      const failure = this.failing.get(arc) ?? (arc === 'RESUMING>STOP' ? this.#load() : undefined);
+      const failure = this.failing.get(arc) ?? (arc === 'RESUMING>STOP' ? this.load() : undefined);
       if (failure !== undefined) {
         this.#state = failure.state ?? from;
         const fault = {
@@ -112,19 +124,19 @@ export class RamDevice implements OfferedDevice {
         } as const;
         throw vfioError(fault, `${arc} failed`);
       }
-      this.#enter(from, to);
+      this.#state = to;
+      this.entered(from, to);
     }
     return path.map((arc) => ({ ...arc, ms: 0 }));
   }
 
-  #enter(from: DeviceState, to: DeviceState): void {
+  protected entered(from: DeviceState, to: DeviceState): void {
     if (sessionOf(to) === 'saving' && sessionOf(from) !== 'saving') {
       this.#out = Buffer.alloc(0);
       this.#dirty = new Set(Array.from({ length: this.memory.length / PAGE }, (_, page) => page));
       this.#ended = false;
     }
     if (to === 'RESUMING') this.#in = Buffer.alloc(0);
-    this.#state = to;
   }
 
   async estimate(): Promise<undefined> {}
@@ -165,7 +177,7 @@ export class RamDevice implements OfferedDevice {
   }
 
   /** Takes what has come; EINVAL if it is not a whole stream. */
-  #load(): Failure | undefined {
+  protected load(): Failure | undefined {
     for (let at = 0; at + 8 <= this.#in.length; ) {
       const offset = this.#in.readUInt32LE(at);
       const length = this.#in.readUInt32LE(at + 4);
@@ -214,7 +226,10 @@ export class RamDevice implements OfferedDevice {
   async writeRegion(index: number, offset: number, bytes: Buffer): Promise<void> {
     bytes.copy(this.#bytesOf(index), offset);
     if (index === RAM_BAR) this.touch(offset, bytes.length);
-    if (index === DOORBELL_BAR && offset === 16) await this.#copyGuestMemory();
+    if (index !== DOORBELL_BAR || offset !== 16) return;
+    const copying = this.#copyGuestMemory();
+    if (!this.#background) await copying;
+    else copying.catch((error) => this.journal.push(String(error)));
   }
 
   /** The guest has written to the device's memory. */
@@ -235,5 +250,6 @@ export class RamDevice implements OfferedDevice {
     if (this.space === undefined) throw operationFailed(this.name, 'write region', ERRNO.EFAULT, 'no guest memory');
     await this.space.read(source!, bytes);
     await this.space.write(target!, bytes);
+    this.#registers[24]!++;
   }
 }

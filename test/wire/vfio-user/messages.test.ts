@@ -369,8 +369,3 @@ test('no reply wanted: of commands only; flags that nobody knows are not looked 
   assert.equal(messageOf(hex('0100 0d00 10000000 11000000 00000000')).noReply, false);
   assert.equal(messageOf(hex('0100 0d00 10000000 c0ffff00 00000000')).type, 'command');
 });
-
-test('QEMU has its data of a DMA reply right behind a count of 32 bits', () => {
-  const read = messageOf(hex(reply(11, '0080000000000000 03000000 414243 00000000')));
-  assert.deepEqual(copied(vfioUser.QemuDmaData.read(read.payload, 'data')), { address: 0x8000, data: hex('414243') });
-});

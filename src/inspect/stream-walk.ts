@@ -146,6 +146,8 @@ export class StreamWalk {
       case 'multifd-flush':
         this.#ram.multifdFlushes++;
         return undefined;
+      case 'ram-eos':
+        return undefined;
       case 'ram-batch':
         this.#xbzrleBytes = event.pages.xbzrleBytes;
         return undefined;

@@ -107,8 +107,9 @@ async function fromQemu(stage: Stage, way: Way): Promise<void> {
   await move.vanish();
   await staysIn(stage, a);
   await unprepare(a);
-  const second = await way(stage, a, PLAIN);
-  expectEnd(PLAIN, second.departure);
+  const next = scenario.again === true ? { ...PLAIN, ...pickSettings(scenario) } : PLAIN;
+  const second = await way(stage, a, next);
+  expectEnd(next, second.departure);
   await worksIn(stage, [a, await second.arrive()]);
 }
 
@@ -138,14 +139,21 @@ async function fromCheckpoint(stage: Stage): Promise<void> {
   await worksIn(stage, [a, await restore(stage, CHECKPOINT, PLAIN)]);
 }
 
-async function save(stage: Stage, a: QemuProcess, { capabilities = [] }: Scenario): Promise<Departure> {
-  return departureOfCommand(stage.vmferry(['save', a.qmpPath, stage.path(CHECKPOINT), ...settings(capabilities)]));
+async function save(stage: Stage, a: QemuProcess, scenario: Scenario): Promise<Departure> {
+  const { capabilities = [], bothParameters } = scenario;
+  const set = settings(capabilities, bothParameters);
+  return departureOfCommand(stage.vmferry(['save', a.qmpPath, stage.path(CHECKPOINT), ...set]));
 }
 
-async function restore(stage: Stage, file: string, { capabilities = [] }: Scenario): Promise<QemuProcess> {
+async function restore(stage: Stage, file: string, scenario: Scenario): Promise<QemuProcess> {
+  const { capabilities = [], bothParameters } = scenario;
   const b = await stage.startDestination();
-  await stage.vmferry(['restore', stage.path(file), b.qmpPath, ...settings(capabilities)]).completed();
+  await stage.vmferry(['restore', stage.path(file), b.qmpPath, ...settings(capabilities, bothParameters)]).completed();
   return b;
+}
+
+function pickSettings({ capabilities = [], bothParameters = {} }: Scenario): Partial<Scenario> {
+  return { capabilities, bothParameters };
 }
 
 function expectEnd(scenario: Scenario, { status, why }: Departure): void {

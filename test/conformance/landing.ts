@@ -28,6 +28,8 @@ const NO_PROCESS = { arrived: async () => {}, signal: () => {} };
 export async function landInQemu(stage: Stage, qemu: QemuProcess, scenario: Scenario, file?: string): Promise<Landing> {
   const capabilities = (scenario.capabilities ?? []).map((capability) => ({ capability, state: true }));
   if (capabilities.length > 0) await qemu.qmp.execute('migrate-set-capabilities', { capabilities });
+  const parameters = { ...scenario.bothParameters, ...scenario.destinationParameters };
+  if (Object.keys(parameters).length > 0) await qemu.qmp.execute('migrate-set-parameters', parameters);
   const arrived = async () => {
     await qemu.qmp.waitForMigration(['completed'], { timeoutMs: 60_000 });
   };
@@ -54,7 +56,8 @@ export async function landInCheckpoint(stage: Stage, file: string, scenario: Sce
   const { transport } = scenario;
   const place = await address(stage, transport);
   const listen = transport === 'fd' ? `fd:${CLI_SOCKET_FD}` : (place.file ?? place.listen);
-  const args = ['receive', listen, '--to', stage.path(file), ...settings(scenario.capabilities ?? [])];
+  const parameters = { ...scenario.bothParameters, ...scenario.destinationParameters };
+  const args = ['receive', listen, '--to', stage.path(file), ...settings(scenario.capabilities ?? [], parameters)];
   if (place.file !== undefined) {
     const arrived = async () => {
       await stage.vmferry(args).completed();

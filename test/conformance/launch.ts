@@ -32,13 +32,16 @@ export async function launchByQmp(source: QemuProcess, landing: Landing, scenari
 }
 
 /** Capabilities and parameters of a scenario on a QEMU source. */
-async function prepare({ qmp }: QemuProcess, { capabilities = [], parameters }: Scenario): Promise<void> {
+async function prepare(
+  { qmp }: QemuProcess,
+  { capabilities = [], bothParameters, parameters }: Scenario,
+): Promise<void> {
   if (capabilities.length > 0) {
     await qmp.execute('migrate-set-capabilities', {
       capabilities: capabilities.map((capability) => ({ capability, state: true })),
     });
   }
-  await qmp.execute('migrate-set-parameters', { ...CONVERGE, ...parameters });
+  await qmp.execute('migrate-set-parameters', { ...CONVERGE, ...bothParameters, ...parameters });
 }
 
 /** Puts a source back to what it had when it was started. */
@@ -59,7 +62,7 @@ export async function launchByMigrate(
   landing: Pick<Landing, 'signal'>,
   scenario: Scenario,
 ): Promise<Departure> {
-  const parameters = { ...CONVERGE, ...scenario.parameters };
+  const parameters = { ...CONVERGE, ...scenario.bothParameters, ...scenario.parameters };
   const args = ['migrate', source.qmpPath, ...to, ...settings(scenario.capabilities ?? [], parameters)];
   const command = stage.vmferry(args);
   await whileItRuns(
@@ -79,7 +82,8 @@ export async function launchBySend(
 ): Promise<Departure> {
   const withSocket = landing.uri === undefined;
   const uri = landing.uri ?? `fd:${CLI_SOCKET_FD}`;
-  const args = ['send', stage.path(file), uri, ...settings(scenario.capabilities ?? [], scenario.parameters)];
+  const parameters = { ...scenario.bothParameters, ...scenario.parameters };
+  const args = ['send', stage.path(file), uri, ...settings(scenario.capabilities ?? [], parameters)];
   const command = stage.vmferry(args, { withSocket });
   if (command.socket !== undefined && landing.socket !== undefined) join(command.socket, landing.socket);
   for (const step of scenario.steps ?? []) {

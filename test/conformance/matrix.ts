@@ -11,7 +11,7 @@ const MIXED: readonly Pair[] = REQUIRED_PEERS.flatMap((a) =>
 );
 
 /** Played with every pair, every machine type the pair shares, and both chipsets; the others with like pairs only. */
-const EVERYWHERE: readonly string[] = ['unix/plain', 'unix/plain/live'];
+const EVERYWHERE: readonly string[] = ['unix/plain', 'unix/plain/live', 'multifd/tcp', 'multifd/tcp/live'];
 
 export const LINUX_GUESTS: readonly LinuxGuest[] = [
   { name: 'linux-pc', machine: 'pc', cpus: 1, devices: [] },
@@ -59,7 +59,11 @@ function machinesOf(scenario: Scenario, pair: Pair): readonly string[] {
   if (!EVERYWHERE.includes(scenario.id)) return [machineName('pc', pair.a)];
   const newestShared = compareVersions(pair.a, pair.b) < 0 ? pair.a : pair.b;
   const versions = new Set([OLDEST, newestShared]);
-  return [...versions].flatMap((version) => [machineName('pc', version), machineName('q35', version)]);
+  const between = (scenario.machines ?? []).filter((version) => compareVersions(version, newestShared) < 0);
+  return [
+    ...[...versions].flatMap((version) => [machineName('pc', version), machineName('q35', version)]),
+    ...between.map((version) => machineName('pc', version)),
+  ];
 }
 
 /**

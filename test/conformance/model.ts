@@ -30,6 +30,8 @@ export type Step =
   | { readonly act: 'freeze-destination' }
   | { readonly act: 'kill-destination' };
 
+export type Parameters = Readonly<Record<string, number | string | boolean>>;
+
 export interface Scenario {
   readonly id: string;
   readonly title: string;
@@ -39,8 +41,11 @@ export interface Scenario {
   readonly transport: Transport;
   /** Set on both sides. */
   readonly capabilities?: readonly string[];
+  readonly bothParameters?: Parameters;
   /** Set on the source. */
-  readonly parameters?: Readonly<Record<string, number | string | boolean>>;
+  readonly parameters?: Parameters;
+  /** Set on the destination. */
+  readonly destinationParameters?: Parameters;
   /** The guest is stopped before it is moved, and is still stopped after. */
   readonly stopped?: boolean;
   /** -uuid of each side. */
@@ -50,6 +55,8 @@ export interface Scenario {
   /** Where the source sends to is not there. */
   readonly nobodyThere?: boolean;
   readonly steps?: readonly Step[];
+  /** After one that does not complete, the second try has the same settings and not those of a plain move. */
+  readonly again?: true;
   /**
    * `completed`: the guest runs in B and in B only. `failed`, `cancelled`: it runs on in A, and then it can be moved all the same.
    * With role source the checkpoint takes A's place.
@@ -59,6 +66,8 @@ export interface Scenario {
   readonly proof?: (info: QmpMigrationInfo) => void;
   /** Oldest QEMU that knows how. */
   readonly since?: string;
+  /** Versions of machine types that it is played with, by the pairs that have them, beside the pair's own. */
+  readonly machines?: readonly string[];
 }
 
 export interface LinuxGuest {

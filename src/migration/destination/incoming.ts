@@ -217,10 +217,11 @@ export class IncomingMigration {
         return await this.#machine.drain();
       case 'multifd-flush':
         return await this.#channels?.flushed();
-      case 'section-end':
-        if (event.ramPages === undefined) return;
-        this.#count(event.ramPages);
+      case 'ram-eos':
         return await this.#channels?.sectionEnded();
+      case 'section-end':
+        if (event.ramPages !== undefined) this.#count(event.ramPages);
+        return;
       case 'package':
         throw unsupported('postcopy (command PACKAGED)');
       case 'device':

@@ -40,7 +40,7 @@ export class RamChannels {
     await this.#channels?.meet();
   }
 
-  /** A section of RAM has been read. */
+  /** EOS of a section of RAM has been read; its footer may come only when the channels have met. */
   async sectionEnded(): Promise<void> {
     this.#discipline ??= 'section';
     if (this.#discipline === 'section') await this.#channels?.meet();

@@ -65,6 +65,11 @@ export type StreamEvent =
   /** A MULTIFD_FLUSH record: the point where all channels meet. */
   | (At & { readonly kind: 'multifd-flush' })
   /**
+   * EOS of a section of RAM: the other such point, of older machine types. A source may keep the footer back until its channels get on, and they
+   * only do behind this.
+   */
+  | (At & { readonly kind: 'ram-eos' })
+  /**
    * All page records that had arrived are in the sink; more may come in this section. Given once per batch, so the consumer can drain.
    * `pages`, here and in section-end: totals since the start of the stream.
    */

@@ -15,6 +15,7 @@ import { assert, type FerryError, Reader, type ReadFault, STARVED } from '../../
 import { hex, isWireError, joinPath, locate, overLimit, unexpected } from '../errors.ts';
 import { DESCRIPTION_BYTES_MAX, DEVICE_BODY_BYTES_MAX, PACKAGE_BYTES_MAX } from '../limits.ts';
 import type { RamDecoder } from '../ram/decoder.ts';
+import { RAM_CONTROL_RECORD_BYTES } from '../ram/records.ts';
 import { BODY_END, RamSections } from '../ram/section.ts';
 import type { RamSink } from '../ram/sink.ts';
 import { DirtyBitmapScan } from './body/dirty-bitmap.ts';
@@ -377,7 +378,11 @@ export class StreamParser {
     const event = this.#ram!.next(this.#reader);
     if (event !== BODY_END) return event;
     this.#step = 'ram-footer';
-    return undefined;
+    return {
+      kind: 'ram-eos',
+      offset: this.#reader.offset - RAM_CONTROL_RECORD_BYTES,
+      length: RAM_CONTROL_RECORD_BYTES,
+    };
   }
 
   /** The reader stands at the start of the body and stays there until body and footer are whole. */

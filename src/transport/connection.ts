@@ -1,7 +1,6 @@
 import type { Socket } from 'node:net';
 import { takeDescriptor } from '../native/index.ts';
 import type { Channel } from './channel.ts';
-import { channelFailure, closedHere } from './errors.ts';
 import { SocketChannel } from './socket-channel.ts';
 import type { SocketRing } from './socket-ring.ts';
 
@@ -25,37 +24,20 @@ export class Connection {
   }
 
   /**
-   * The first bytes: at most FIRST_BYTES_MAX, or as soon as `enough` says so. Null if the peer ends before. A channel reads them again. Once, and only
-   * for accepted connections. Waits as long as the peer is silent: `destroy` ends that. Throws TransportError.
+   * The first bytes: at most FIRST_BYTES_MAX, or as soon as `enough` says so; or what has come when the peer ends or vanishes, or when this connection
+   * is destroyed: nobody else ends the wait for a silent peer. A channel reads them again. Once, and only for accepted connections.
    */
-  firstBytes(enough: (bytes: Buffer) => boolean): Promise<Buffer | null> {
+  firstBytes(enough: (bytes: Buffer) => boolean): Promise<Buffer> {
     const socket = this.#socket;
-    return new Promise((resolve, reject) => {
-      const settle = () => {
-        socket.off('error', onError);
-        socket.off('close', onClose);
-        socket.off('end', onEnd);
-      };
-      const onError = (error: Error) => {
-        settle();
-        reject(channelFailure(this.#position(), error));
-      };
-      const onClose = () => {
-        settle();
-        reject(closedHere(this.#position()));
-      };
-      const onEnd = () => {
-        settle();
-        resolve(null);
-      };
-      const seen = (bytes: Buffer) => {
-        settle();
+    return new Promise((resolve) => {
+      const settle = (bytes: Buffer) => {
+        for (const event of ['error', 'close', 'end']) socket.off(event, over);
         resolve(bytes);
       };
-      socket.once('error', onError);
-      socket.once('close', onClose);
-      socket.once('end', onEnd);
-      this.#ring.first = { enough, seen };
+      const over = () => settle(this.#ring.firstBytes);
+      for (const event of ['error', 'close', 'end']) socket.once(event, over);
+      if (socket.destroyed) over();
+      this.#ring.first = { enough, seen: settle };
       socket.resume();
     });
   }
@@ -76,9 +58,5 @@ export class Connection {
 
   destroy(): void {
     this.#socket.destroy();
-  }
-
-  #position() {
-    return { channel: this.address, bytesRead: this.#ring.bytesRead, bytesWritten: 0 };
   }
 }

@@ -41,6 +41,11 @@ export class SocketRing extends ReadRing {
     };
   }
 
+  /** Those that have come while not all of them are here. */
+  get firstBytes(): Buffer {
+    return this.#first?.subarray(0, this.#firstCount) ?? Buffer.alloc(0);
+  }
+
   #next(): Buffer {
     return this.wakeUps > 0 ? this.space.subarray(0, WAKE_BYTES) : this.space;
   }

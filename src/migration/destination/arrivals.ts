@@ -108,11 +108,11 @@ export class Arrivals {
     if (this.#unknown.size >= this.#options.channels + UNKNOWN_MAX) return this.#turnAway(connection);
     this.#unknown.add(connection);
     const timer = setTimeout(() => connection.destroy(), FIRST_BYTES_MS);
-    const bytes = await connection.firstBytes(isEnough).catch(() => null);
+    const bytes = await connection.firstBytes(isEnough);
     clearTimeout(timer);
     this.#unknown.delete(connection);
     try {
-      if (bytes === null || bytes.length < MAGIC_BYTES) return this.#turnAway(connection);
+      if (bytes.length < MAGIC_BYTES) return this.#turnAway(connection);
       const magic = bytes.readUInt32BE(0);
       if (magic === STREAM_MAGIC) this.#takeMain(connection);
       else if (magic === MULTIFD_MAGIC) this.#takeChannel(connection, bytes);

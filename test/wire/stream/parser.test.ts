@@ -9,7 +9,9 @@ import {
   encodeRamEos,
   encodeSectionBegin,
   encodeSectionFooter,
+  SECTION_FOOTER_BYTES,
   type SectionHeader,
+  type StreamEvent,
   StreamInput,
   StreamParser,
   writePageRecord,
@@ -595,4 +597,19 @@ test('a section that is never closed', () => {
     expected: '2',
     found: '3',
   });
+});
+
+test('the EOS of a section of RAM is told before its footer has come: a source with multifd may keep that back', () => {
+  const whole = started().bytes();
+  const bytes = whole.subarray(0, whole.length - SECTION_FOOTER_BYTES);
+  const input = new StreamInput('main');
+  input.add({ bytes, start: 0, end: bytes.length });
+  const parser = new StreamParser(input.reader);
+  const events: StreamEvent[] = [];
+  for (let event = parser.next(); event !== undefined; event = parser.next()) {
+    events.push(event);
+    if (event.kind === 'ram-blocks') parser.setRamSink({ page() {}, zero() {}, read() {} });
+  }
+  const last = events.at(-1)!;
+  assert.deepEqual([last.kind, last.offset, last.length], ['ram-eos', bytes.length - 8, 8]);
 });

@@ -1,6 +1,8 @@
 import { Command } from 'commander';
 import { PACKAGE_VERSION } from '../control/index.ts';
 import { addDemo } from './commands/demo.ts';
+import { addDeviceMove } from './commands/device-move.ts';
+import { addDeviceServer } from './commands/device-server.ts';
 import { addInspect } from './commands/inspect.ts';
 import { addMigrate } from './commands/migrate.ts';
 import { addReceive } from './commands/receive.ts';
@@ -10,7 +12,18 @@ import { addSave } from './commands/save.ts';
 import { addSend } from './commands/send.ts';
 
 /** In the order of the help: whole jobs, then the parts they are made of. */
-const COMMANDS = [addDemo, addSave, addRestore, addMigrate, addInspect, addRun, addReceive, addSend];
+const COMMANDS = [
+  addDemo,
+  addSave,
+  addRestore,
+  addMigrate,
+  addInspect,
+  addRun,
+  addReceive,
+  addSend,
+  addDeviceServer,
+  addDeviceMove,
+];
 
 /** The command line as commander knows it. It throws CommanderError instead of leaving; what is not help or version is a usage error. */
 export function buildProgram(): Command {

@@ -7,6 +7,7 @@ export * from './device.ts';
 export * from './emulated/index.ts';
 export * from './errors.ts';
 export * from './function.ts';
+export * from './move-device.ts';
 export * from './states.ts';
 export * from './transitions.ts';
 export { CLIENT_TIMEOUTS, type ClientTimeouts } from './user-client/connect.ts';

@@ -4,7 +4,10 @@ import { CommanderError } from 'commander';
 import { buildProgram } from '../../src/cli/program.ts';
 import { Spawned } from './spawned.ts';
 
-const COMMANDS = ['demo', 'save', 'restore', 'migrate', 'inspect', 'run', 'receive', 'send'];
+const COMMANDS = [
+  ...['demo', 'save', 'restore', 'migrate', 'inspect', 'run', 'receive', 'send'],
+  ...['device-server', 'device-move'],
+];
 
 test('every command of the issue is there, and its help has examples that parse', async () => {
   assert.deepEqual(
@@ -55,6 +58,10 @@ const WRONG: readonly (readonly string[])[] = [
   ['save', 'a.sock'],
   ['restore', 'file'],
   ['demo', '--fast'],
+  ['device-server'],
+  ['device-server', '--socket', 'x', '--device', 'nic'],
+  ['device-move', 'a.sock'],
+  ['device-move', 'a.sock', 'b.sock', '--downtime-limit', 'none'],
 ];
 
 test('usage errors are told with a hint, before anything is done', async () => {

@@ -18,7 +18,8 @@ export const LINUX_GUESTS: readonly LinuxGuest[] = [
   { name: 'linux-pc-e1000-usb', machine: 'pc', cpus: 1, devices: ['e1000', 'usb', 'virtio-blk'] },
   { name: 'linux-pc-2cpu', machine: 'pc', cpus: 2, devices: ['virtio-net'] },
   { name: 'linux-q35-virtio', machine: 'q35', cpus: 1, devices: ['virtio-net', 'virtio-blk'] },
-  { name: 'linux-q35-2cpu', machine: 'q35', cpus: 2, devices: ['virtio-net', 'virtio-blk', 'usb', 'e1000'] },
+  // One network: the second user network of QEMU 10.0 and 11.1 is a section that 7.2 does not know ('slirp' 1).
+  { name: 'linux-q35-2cpu', machine: 'q35', cpus: 2, devices: ['virtio-net', 'virtio-blk', 'usb'] },
   { name: 'linux-q35-numa', machine: 'q35', cpus: 1, devices: ['numa', 'virtio-blk'] },
 ];
 

@@ -1,5 +1,6 @@
 /** The emulated VF as its owner sees it: a device in a thread of its own. */
 import { Worker } from 'node:worker_threads';
+import { CONFIG_SPACE_BYTES } from '../config-space.ts';
 import type {
   ArcLatency,
   DeviceConfig,
@@ -16,7 +17,6 @@ import type { DeviceState } from '../states.ts';
 import type { SharedWindow } from './dma.ts';
 import type { DeviceEvidence } from './emulated-device.ts';
 import type { DeviceCalls, DeviceStart, FromDevice, SharedBytes, ToDevice } from './messages.ts';
-import { CONFIG_SPACE_BYTES } from './pci-config.ts';
 import { BAR_BYTES } from './stream-format.ts';
 
 /** Opening writes the device's whole state: time for it, ms, and bytes of state a ms on top. */

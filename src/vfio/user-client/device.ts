@@ -7,13 +7,22 @@
  */
 import { asError, newBitmap, nowMs } from '../../base/index.ts';
 import { vfioUser } from '../../wire/index.ts';
-import type { ArcLatency, DeviceFeatures, DmaRange, PrecopyInfo, ReadResult, VfioDevice } from '../device.ts';
+import type {
+  ArcLatency,
+  DeviceConfig,
+  DeviceFeatures,
+  DmaRange,
+  PrecopyInfo,
+  ReadResult,
+  VfioDevice,
+} from '../device.ts';
 import { type DeviceOperation, deviceGone, ERRNO, isVfioError, operationFailed, vfioError } from '../errors.ts';
 import { type Arc, type DeviceState, pathBetween, type StateOptions, stateOptionsOf } from '../states.ts';
 import { type Link, refusedErrno } from '../user-link/link.ts';
 import { isLogPageSize, PageLog } from '../user-link/page-log.ts';
 import { CLIENT_TIMEOUTS, type ClientTimeouts, type Connection, openConnection } from './connect.ts';
 import { askDeviceState, getFeature, probeFeature, setDeviceState } from './features.ts';
+import { GuestConfig } from './guest-config.ts';
 import { type GuestMemory, mapRequest, ServedMemory, unmapRequest } from './guest-memory.ts';
 import { RemoteFunction } from './remote-function.ts';
 
@@ -74,11 +83,12 @@ interface Opened {
   readonly state: DeviceState;
 }
 
-export class UserDevice implements VfioDevice {
+export class UserDevice implements VfioDevice, DeviceConfig {
   readonly name: string;
   readonly features: DeviceFeatures;
   /** False: it has no MIGRATION feature, no state can be asked for. */
   readonly migratable: boolean;
+  readonly needsMachineLock = false;
   /** Settles, never rejects, when the connection is over; with the reason. */
   readonly ended: Promise<Error>;
   readonly #link: Link;
@@ -87,6 +97,7 @@ export class UserDevice implements VfioDevice {
   readonly #memory: ServedMemory;
   /** As far as we know: nobody else moves it. */
   #state: DeviceState;
+  #config: GuestConfig | undefined;
   /** Settles, never rejects, when the calls made so far are over. */
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -219,6 +230,22 @@ export class UserDevice implements VfioDevice {
     return this.#inTurn('open', () => RemoteFunction.ask(this.#connection, this.#timeouts.commandMs, inTurn));
   }
 
+  /** As a guest's driver does it: its regions answer, it may reach guest memory. From then on its configuration is known. */
+  async enable(): Promise<void> {
+    this.#config = await GuestConfig.ask(await this.describe());
+    await this.#config.enable();
+  }
+
+  /** Of a device that was enabled. */
+  async saveConfig(): Promise<Buffer> {
+    return this.#enabled('save config').save();
+  }
+
+  async loadConfig(bytes: Buffer): Promise<void> {
+    const wrong = await this.#enabled('load config').load(bytes);
+    if (wrong !== undefined) throw operationFailed(this.name, 'load config', ERRNO.EINVAL, wrong);
+  }
+
   async close(): Promise<void> {
     this.#link.close(deviceGone(this.name, 'close'));
   }
@@ -258,6 +285,11 @@ export class UserDevice implements VfioDevice {
   async #askState(): Promise<DeviceState> {
     this.#state = await askDeviceState(this.#link, this.#timeouts.commandMs);
     return this.#state;
+  }
+
+  #enabled(operation: DeviceOperation): GuestConfig {
+    if (this.#config === undefined) throw operationFailed(this.name, operation, ERRNO.EINVAL, 'it was not enabled');
+    return this.#config;
   }
 
   #reset(): Promise<void> {

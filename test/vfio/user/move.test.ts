@@ -81,6 +81,33 @@ test('the device reaches guest memory while a command of ours is open, and every
   );
 });
 
+test('what the guest has set up of its configuration space moves too, also while the state is read out', async () => {
+  const [source, destination] = [new RamDevice(), new RamDevice()];
+  await withServer(source, ({ socket: from }) =>
+    withServer(destination, ({ socket: to }) =>
+      withDevice(from, (a) =>
+        withDevice(to, async (b) => {
+          await assert.rejects(a.saveConfig(), { code: 'VFIO_OPERATION' });
+          source.config.writeUInt32LE(0xe000_0000, 0x18);
+          source.config[0x3c] = 11;
+          await a.enable();
+          await b.enable();
+          assert.equal(source.config.readUInt16LE(4), 6, 'memory and bus mastering');
+          await a.setState('STOP_COPY');
+          const config = await a.saveConfig();
+          assert.equal(config.length, 276);
+          await b.setState('RESUMING');
+          await b.loadConfig(config);
+          assert.deepEqual([destination.config.readUInt32LE(0x18), destination.config[0x3c]], [0xe000_0000, 11]);
+          await assert.rejects(b.loadConfig(config.subarray(1)), { code: 'VFIO_OPERATION' });
+          config.writeUInt16LE(0x4321, 4);
+          await assert.rejects(b.loadConfig(config), /configuration of another device: byte 0/);
+        }),
+      ),
+    ),
+  );
+});
+
 test('every state is reached from every other, along the arcs of the table; the rest is refused and changes nothing', async () => {
   for (const options of [{}, { preCopy: false }, { p2p: true }, { preCopy: false, p2p: true }]) {
     const device = new RamDevice(options);

@@ -1,6 +1,6 @@
 /**
  * What is migrated, as the engine sees it. The engine never knows which machine it moves: the embedded machine (`workload`) and
- * the checkpoint machine implement these contracts, and VFIO devices will come in as further `devices` and `iterables`.
+ * the checkpoint machine implement these contracts; VFIO devices come in as `iterables` and elements.
  */
 import type { AnnouncedBlock, Configuration, RamSink, SectionHeader, VfioElement } from '../wire/index.ts';
 import type { SharedRam } from './shared-ram.ts';
@@ -79,7 +79,7 @@ export interface SourceMachine {
   saveDevices(): Promise<SavedDevices>;
   /** Sections that go before the START sections (virtio-mem with early migration: a checkpoint may hold such). */
   readonly earlyDevices?: readonly DeviceSection[];
-  /** Iterable state other than RAM (VFIO devices, bitmaps), in registration order. */
+  /** Iterable state other than RAM (VFIO devices, bitmaps), in registration order. Its FULL section, if it has one, is among the devices. */
   readonly iterables: readonly SourceIterable[];
 }
 
@@ -100,23 +100,59 @@ export interface DeviceSection {
 export interface DirtyLog {
   /** From the return of this call on, every store sets its bit. */
   start(): Promise<void>;
+  /** Before a harvest: gets what devices have logged themselves. */
+  collect?(): Promise<void>;
   /** Moves the bits set since the last harvest into `into` (OR) and clears them; returns how many bits were newly set in `into`. */
   harvest(block: number, into: Uint32Array): number;
   stop(): Promise<void>;
 }
 
-/** A section that is sent in START, PART and END pieces beside RAM. */
+/** Bytes still to send: `precopy` may go while the guest runs, `stopCopy` only after. */
+export interface PendingBytes {
+  readonly precopy: number;
+  readonly stopCopy: number;
+}
+
+/** A section that is sent in START, PART and END pieces beside RAM. What it gives away is valid until its next call. */
 export interface SourceIterable {
   readonly idstr: string;
   readonly instance: number;
   readonly version: number;
-  setup(): Promise<Uint8Array>;
-  /** Bytes still to send: `precopy` may go while the guest runs, `stopCopy` only after. Cheap unless `exact`. */
-  pending(exact: boolean): Promise<{ precopy: number; stopCopy: number }>;
-  /** Next PART body, or undefined if there is nothing to send now. */
+  /** Body of START. With `switchoverAck` it announces when all is out that the destination needs to prepare itself. */
+  setup(options: { readonly switchoverAck: boolean }): Promise<Uint8Array>;
+  /** As last known, or asked for again (`exact`). */
+  pending(exact: boolean): Promise<PendingBytes>;
+  /** Body of the next PART, or undefined if there is nothing to send now. */
   iterate(): Promise<Uint8Array | undefined>;
-  complete(): Promise<Uint8Array>;
+  /** Machine stopped: the body of END, piece by piece, each given away until `put` has settled. */
+  complete(put: (bytes: Uint8Array) => Promise<void>): Promise<void>;
+  /** The migration is over, well or badly. */
   cleanup(): Promise<void>;
+}
+
+/** Part of loading a device that goes on beside the stream. */
+export interface LoadTask {
+  /** For messages and time lines. */
+  readonly name: string;
+  readonly kind: 'state' | 'config';
+  /** It changes what all devices share (the address space): not two of these at a time, first come, first served. */
+  readonly lock: boolean;
+  /** Starts only when this is done; it is not done if it fails. */
+  readonly after?: Promise<void>;
+  /** Starts only when no task of kind `state` is left. */
+  readonly afterIterables?: boolean;
+  run(): Promise<void>;
+}
+
+/** What a machine may ask of the engine that fills it. */
+export interface LoadEngine {
+  /** Aborted when the migration has failed. */
+  readonly signal: AbortSignal;
+  /** Settles with the task, and fails the migration with it. Nothing is committed, and no PING answered, before all tasks are done. */
+  run(task: LoadTask): Promise<void>;
+  failed(error: Error): void;
+  /** The section's initial data (switchover-ack) is loaded: its device is ready for the switchover. */
+  initialDataLoaded(section: { readonly idstr: string; readonly instance: number }): void;
 }
 
 /** RAM while it is filled: on the event loop, page by page. */
@@ -137,7 +173,7 @@ export interface DestinationMachine {
   readonly runState: RunState;
 
   /** The stream's configuration; throws if this machine cannot be that one. Type and uuid are checked by the engine already. */
-  configure(configuration: Configuration): Promise<void>;
+  configure(configuration: Configuration, engine: LoadEngine): Promise<void>;
   /** Called once. The sink's block index is the index in `blocks`. Throws if blocks are missing, unknown or of another size. */
   prepareRam(blocks: readonly AnnouncedBlock[], options: { ignoreShared: boolean }): Promise<IncomingRam>;
   /** Called between batches of pages: resolves when buffers are low enough to take more; undefined if they are. */

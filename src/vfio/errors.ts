@@ -73,6 +73,12 @@ export type VfioFault =
     })
   /** ETIMEDOUT: it did not get through in time, and was back in `state`, the one it came from, by the deadline. */
   | (OfDevice & { readonly code: 'VFIO_DEADLINE_MISSED'; readonly deadlineMs: number; readonly state: DeviceState })
+  /** ETIMEDOUT: no answer in `deadlineMs`; the device was given up. */
+  | (OfDevice & { readonly code: 'VFIO_SILENT'; readonly operation: DeviceOperation; readonly deadlineMs: number })
+  /** A stream that ended without all of the device, or with a device that is not there. */
+  | (OfDevice & { readonly code: 'VFIO_INCOMPLETE'; readonly missing: string })
+  /** ENODEV: the stream has a device that this machine has not. */
+  | (OfDevice & { readonly code: 'VFIO_UNKNOWN' })
   /** A parameter of an emulated device, or a fault to inject, that cannot be. */
   | (OfDevice & { readonly code: 'VFIO_OPTION'; readonly option: string; readonly found: string })
   /** ENODEV: the device, its thread or the connection to it is gone, or it was closed. */

@@ -4,8 +4,9 @@
  */
 export type { WorkloadFault } from './errors.ts';
 export type { PacedProgram } from './hardware.ts';
+export { DEVICE_MEMORY_ADDRESS } from './layout.ts';
 export { WORKLOAD_DEFAULTS, type WorkloadOptions } from './options.ts';
 export { PATTERNS, type Pattern } from './program.ts';
 export type { GuestStatistics } from './registers.ts';
 export type { BadRegister, BadWord, Verdict } from './verify-pages.ts';
-export { createWorkload, type WorkloadMachine } from './workload.ts';
+export { createWorkload, type DeviceMemory, type WorkloadMachine } from './workload.ts';

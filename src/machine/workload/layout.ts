@@ -23,6 +23,11 @@ export const CHUNK_BYTES = PAGES_PER_CHUNK * PAGE_SIZE;
 export const RAM_BYTES_MIN = MIB;
 export const RAM_BYTES_MAX = 2 ** 40;
 
+/** Above the largest RAM. */
+export const DEVICE_MEMORY_ADDRESS = 2 ** 42;
+/** One chunk. */
+export const DEVICE_MEMORY_BYTES_MAX = CHUNK_BYTES;
+
 export interface BlockLayout {
   readonly idstr: string;
   readonly usedLength: number;
@@ -33,13 +38,14 @@ export interface BlockLayout {
 }
 
 export interface Layout {
-  /** ram, vram, rom. The vCPUs write the first two and read all three. */
-  readonly blocks: readonly [BlockLayout, BlockLayout, BlockLayout];
+  /** ram, vram, rom. The vCPUs write the first two and read all three. A fourth belongs to devices that write to guest memory. */
+  readonly blocks: readonly [BlockLayout, BlockLayout, BlockLayout, ...BlockLayout[]];
   /** Flat pages, holes included: the dirty log has a bit for each. */
   readonly flatPageCount: number;
 }
 
-export function layoutOf(ramBytes: number): Layout {
+/** Threads that know nothing of devices leave their memory out: it comes last. */
+export function layoutOf(ramBytes: number, deviceBytes = 0): Layout {
   let firstPage = 0;
   const place = (idstr: string, usedLength: number, guestAddress: number): BlockLayout => {
     const block = { idstr, usedLength, guestAddress, pageCount: usedLength / PAGE_SIZE, firstPage };
@@ -50,6 +56,7 @@ export function layoutOf(ramBytes: number): Layout {
     place('workload.ram', ramBytes, 0x1_0000_0000),
     place('workload.vram', MIB, 0xf000_0000),
     place('workload.rom', MIB / 4, 0xfffc_0000),
+    ...(deviceBytes === 0 ? [] : [place('workload.device-memory', deviceBytes, DEVICE_MEMORY_ADDRESS)]),
   ];
   return { blocks, flatPageCount: firstPage };
 }

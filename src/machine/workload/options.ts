@@ -1,6 +1,6 @@
 import { VCPUS_MAX } from './control-words.ts';
 import { workloadError } from './errors.ts';
-import { PAGE_SIZE, RAM_BYTES_MAX, RAM_BYTES_MIN } from './layout.ts';
+import { DEVICE_MEMORY_BYTES_MAX, PAGE_SIZE, RAM_BYTES_MAX, RAM_BYTES_MIN } from './layout.ts';
 import { PATTERNS, type Pattern } from './program.ts';
 
 export interface WorkloadOptions {
@@ -24,6 +24,8 @@ export interface WorkloadOptions {
   readonly incoming?: boolean;
   /** With `incoming`: take the memory and start the vCPUs now, so that no page fault slows the migration when it comes. Default false. */
   readonly prealloc?: boolean;
+  /** Guest memory that devices write to, bytes, a multiple of the page size; a RAM block of its own. Default 0: none. */
+  readonly deviceMemory?: number;
 }
 
 export const WORKLOAD_DEFAULTS = {
@@ -34,6 +36,7 @@ export const WORKLOAD_DEFAULTS = {
   machineType: 'workload-11.1',
   incoming: false,
   prealloc: false,
+  deviceMemory: 0,
 } as const satisfies Partial<WorkloadOptions>;
 
 export type CheckedOptions = Required<Omit<WorkloadOptions, 'uuid'>> & Pick<WorkloadOptions, 'uuid'>;
@@ -42,7 +45,7 @@ export type CheckedOptions = Required<Omit<WorkloadOptions, 'uuid'>> & Pick<Work
 export function checkOptions(options: WorkloadOptions): CheckedOptions {
   const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
   const checked = { ...WORKLOAD_DEFAULTS, ...given } as CheckedOptions;
-  const { ram, vcpus, dirtyRate, pattern, seed, fill, machineType, uuid } = checked;
+  const { ram, vcpus, dirtyRate, pattern, seed, fill, machineType, uuid, deviceMemory } = checked;
   const require = (option: keyof WorkloadOptions, holds: boolean, range: string) => {
     if (holds) return;
     const found = String(checked[option]);
@@ -58,6 +61,9 @@ export function checkOptions(options: WorkloadOptions): CheckedOptions {
   require('seed', seed >>> 0 === seed, '0 to 4294967295');
   require('fill', fill >= 0 && fill <= 1, '0 to 1');
   require('machineType', /^[!-~]{1,255}$/.test(machineType), '1 to 255 printable characters');
+  require('deviceMemory', deviceMemory >= 0 &&
+    deviceMemory <= DEVICE_MEMORY_BYTES_MAX &&
+    deviceMemory % PAGE_SIZE === 0, `0 to 1 GiB in whole pages of ${PAGE_SIZE} bytes`);
   require('uuid', uuid === undefined || uuid.length === 16, '16 bytes');
   return checked;
 }

@@ -35,6 +35,18 @@ import { type GuestStatistics, guestStatistics, loadCpu, saveCpu } from './regis
 import { verifyMachine } from './verify.ts';
 import type { Verdict } from './verify-pages.ts';
 
+/** Guest memory for a thread that writes to it by itself: bytes first, then the page's bit in the log (see dirty-log). */
+export interface DeviceMemory {
+  /** Guest address of the first byte; so many bytes from there on. */
+  readonly iova: number;
+  readonly length: number;
+  readonly memory: SharedArrayBuffer;
+  readonly byteOffset: number;
+  /** Int32 words; the first page has bit `firstBit`. */
+  readonly log: SharedArrayBuffer;
+  readonly firstBit: number;
+}
+
 const ARCS: Arcs<RunState> = {
   prelaunch: ['running', 'paused', 'finish-migrate', 'inmigrate', 'shutdown', 'internal-error'],
   inmigrate: ['running', 'paused', 'prelaunch', 'postmigrate', 'shutdown', 'internal-error'],
@@ -87,7 +99,7 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
     this.machineType = options.machineType;
     this.uuid = options.uuid;
     this.vcpuCount = options.vcpus;
-    this.#layout = layoutOf(options.ram);
+    this.#layout = layoutOf(options.ram, options.deviceMemory);
     this.ram = ramBlocksOf(this.#layout);
     this.#program = {
       seed: options.seed,
@@ -127,6 +139,20 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
       return { operations: 0, vcpuOperations: [], lastStopMs: 0, longestGapMs: 0, gaps: 0 };
     }
     return guestStatistics(this.#hardware.control, this.vcpuCount);
+  }
+
+  /** What `start` will make of the machine that has arrived; known after `commit`. */
+  get startsAs(): RunState | undefined {
+    return this.#incomingRunState;
+  }
+
+  /** Guest memory that devices write to, and their part of the dirty log. It goes with the machine's other memory. */
+  deviceMemory(): DeviceMemory {
+    const { shared } = this.#powered('share its device memory');
+    const [, , , block] = this.#layout.blocks;
+    assert(block !== undefined, 'a machine made without device memory has no devices that write to it');
+    const { guestAddress: iova, usedLength: length, firstPage: firstBit } = block;
+    return { iova, length, memory: shared.memory[3]!, byteOffset: 0, log: shared.dirtyLog, firstBit };
   }
 
   /** Console text that nobody has read yet. */

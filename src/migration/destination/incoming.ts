@@ -20,6 +20,7 @@ import { INCOMING_ARCS } from '../status.ts';
 import { Arrivals, type SourceListener } from './arrivals.ts';
 import { checkConfiguration } from './check-configuration.ts';
 import { IncomingStream } from './incoming-stream.ts';
+import { LoadTasks } from './load-tasks.ts';
 import { RamChannels } from './ram-channels.ts';
 
 /** Time for the source to close after SHUT 0, and for a last SHUT on the failure path to leave, ms. */
@@ -63,6 +64,12 @@ export class IncomingMigration {
   readonly #state: StateMachine<MigrationStatus>;
   readonly #abort = new AbortController();
   readonly #counts: RamCounts = { normal: 0, zero: 0, xbzrle: 0, xbzrleBytes: 0 };
+  /** Loading that goes on beside the stream. */
+  readonly #tasks = new LoadTasks({
+    signal: this.#abort.signal,
+    failed: (error) => this.#fail(asError(error)),
+    initialDataLoaded: () => {},
+  });
   #arrivals: Arrivals | undefined;
   #channel: Channel | undefined;
   #stream: IncomingStream | undefined;
@@ -133,6 +140,7 @@ export class IncomingMigration {
       this.#state.move('active');
       await this.#load(channel);
       await this.#channels?.finish();
+      await this.#tasks.settled();
       this.#check();
       await this.#machine.commit();
       this.#committed = true;
@@ -200,7 +208,7 @@ export class IncomingMigration {
         return;
       case 'configuration':
         checkConfiguration(event.configuration, this.#machine, this.#settings, this.#options.takesAnyMachine);
-        return await this.#machine.configure(event.configuration);
+        return await this.#machine.configure(event.configuration, this.#tasks);
       case 'command':
         return await this.#command(event.command, stream);
       case 'ram-blocks': {
@@ -249,6 +257,8 @@ export class IncomingMigration {
         return;
       case 'PING':
         if (!stream.sourceListens) throw unsupported('PING before OPEN_RETURN_PATH');
+        // Our sources ask so whether all is loaded that stands before it.
+        await this.#tasks.settled();
         return await this.#answer(stream.channel, { type: 'PONG', value: command.value });
       case 'SWITCHOVER_START':
         return;

@@ -232,6 +232,12 @@ export class OutgoingMigration {
     this.#statistics.remainingPages = 0;
     this.#machine.setRunState('postmigrate');
     await this.#links?.closed();
+    await this.#cleanUp();
+  }
+
+  /** Devices end their sessions. What fails here changes nothing any more: a device that does not work is found when the guest runs. */
+  async #cleanUp(): Promise<void> {
+    await Promise.allSettled(this.#machine.iterables.map((iterable) => iterable.cleanup()));
   }
 
   async #giveUp(): Promise<OutgoingResult> {
@@ -240,6 +246,7 @@ export class OutgoingMigration {
     this.#links?.destroy(error);
     await this.#links?.closed();
     const far = await this.#options.farFailure?.();
+    await this.#cleanUp();
     if (this.#committed && !neverStarted(error)) {
       error = new MigrationError(
         { code: 'MIGRATION_UNCONFIRMED' },

@@ -31,20 +31,20 @@ export class Precopy {
       await stream.iterateOthers();
       await links.output.flush();
       this.#run.check();
-      if ((await this.#pending()) > this.#threshold()) {
+      if ((await this.#pending(false)) > this.#threshold()) {
         if (ram.dirtyPages === 0) await this.#nextRound();
         continue;
       }
       // Little is left of what was known to be dirty: only a look at the log tells how much really is.
       await this.#nextRound();
-      if ((await this.#pending()) <= this.#threshold()) return;
+      if ((await this.#pending(true)) <= this.#threshold()) return;
     }
   }
 
   async #nextRound(): Promise<void> {
     const { machine, settings, statistics, stream } = this.#run;
     await stream.endRound();
-    const dirtied = this.#ram.sync();
+    const dirtied = await this.#ram.sync();
     statistics.progress();
     const now = nowMs();
     statistics.dirtyPagesPerSecond = (dirtied * 1000) / Math.max(now - this.#roundStartMs, 1);
@@ -59,9 +59,9 @@ export class Precopy {
   }
 
   /** Bytes that are known to be left. */
-  async #pending(): Promise<number> {
+  async #pending(exact: boolean): Promise<number> {
     const { machine, stream } = this.#run;
-    return this.#ram.dirtyPages * machine.targetPageSize + (await stream.pendingOthers());
+    return this.#ram.dirtyPages * machine.targetPageSize + (await stream.pendingOthers(exact));
   }
 
   #threshold(): number {

@@ -39,9 +39,10 @@ export class RamSaver {
   }
 
   /** Takes the bits dirtied since the last call into the bitmap; returns how many pages became dirty. */
-  sync(): number {
+  async sync(): Promise<number> {
     assert(this.#route.settled, 'between two copies of a page the channels meet');
     const log = this.#machine.dirtyLog;
+    await log?.collect?.();
     const dirtied = log === undefined ? 0 : this.#dirty.harvest(log);
     this.#statistics.remainingPages = this.#dirty.count;
     return dirtied;

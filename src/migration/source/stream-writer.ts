@@ -100,7 +100,7 @@ export class StreamWriter {
       const other = { iterable, id: this.#nextId++ };
       this.#others.push(other);
       this.#begin('start', other.id, iterable);
-      await this.#body(other.id, await iterable.setup());
+      await this.#body(other.id, await iterable.setup({ switchoverAck: false }));
     }
   }
 
@@ -138,11 +138,11 @@ export class StreamWriter {
     await this.endRam();
   }
 
-  /** Bytes that the other iterables still have to send. */
-  async pendingOthers(): Promise<number> {
+  /** Bytes that the other iterables still have to send, as they know, or (`exact`) ask for again. */
+  async pendingOthers(exact: boolean): Promise<number> {
     let bytes = 0;
     for (const { iterable } of this.#others) {
-      const pending = await iterable.pending(false);
+      const pending = await iterable.pending(exact);
       bytes += pending.precopy + pending.stopCopy;
     }
     return bytes;
@@ -160,7 +160,10 @@ export class StreamWriter {
   async completeOthers(): Promise<void> {
     for (const { iterable, id } of this.#others) {
       this.#begin('end', id);
-      await this.#body(id, await iterable.complete());
+      await this.#put();
+      await iterable.complete((bytes) => this.#output.put(bytes));
+      encodeSectionFooter(this.#writer, id);
+      await this.#put();
     }
   }
 
@@ -183,8 +186,12 @@ export class StreamWriter {
     await this.#put();
   }
 
+  /** What belongs to an iterable section goes under its id. */
   async #device(section: DeviceSection): Promise<void> {
-    const id = this.#nextId++;
+    const own = this.#others.find(
+      ({ iterable }) => iterable.idstr === section.idstr && iterable.instance === section.instance,
+    );
+    const id = own?.id ?? this.#nextId++;
     this.#begin('full', id, section);
     await this.#body(id, section.body);
   }

@@ -22,7 +22,7 @@ export async function switchOver(run: SourceRun, ram: RamSaver): Promise<Confirm
   ram.rateLimit = 0;
   ram.allowXbzrle(false);
   await stream.endRound();
-  ram.sync();
+  await ram.sync();
   statistics.syncCount++;
   await stream.switchoverStart();
   await stream.beginRam('end');

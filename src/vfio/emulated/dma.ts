@@ -1,19 +1,23 @@
 /** How an emulated VF writes to guest memory, and its own log of that. */
 import { bitmapWords, clearBit, keyOf, placeOf, setBit, testBit, writtenWord } from '../../base/index.ts';
+import type { DeviceMemory } from '../../machine/index.ts';
 import type { DmaRange } from '../device.ts';
 import { ERRNO } from '../errors.ts';
 import { VF_PAGE_BYTES } from './options.ts';
 import { pageCounts, pickPage, type VfVerdict, verifyPages } from './vf-state.ts';
 
-/** Guest memory that a device in another thread can reach: addresses iova .. iova + length - 1 are at `byteOffset` of `memory`. */
-export interface SharedWindow {
-  readonly iova: number;
-  readonly length: number;
-  readonly memory: SharedArrayBuffer;
-  readonly byteOffset: number;
-  /** The machine's dirty log, int32 words; the window's first page has bit `firstBit`. */
-  readonly log: SharedArrayBuffer;
-  readonly firstBit: number;
+/** Guest memory that a device in another thread can reach by itself, and the machine's log of it. */
+export type SharedWindow = DeviceMemory;
+
+/** A part of it. */
+export function windowPart(window: SharedWindow, at: number, length: number): SharedWindow {
+  return {
+    ...window,
+    iova: window.iova + at,
+    length,
+    byteOffset: window.byteOffset + at,
+    firstBit: window.firstBit + at / VF_PAGE_BYTES,
+  };
 }
 
 /** Guest memory as the device's program uses it. Stores are posted: they are done when `drained` resolves. */

@@ -1,0 +1,88 @@
+import type { LoadEngine, LoadTask } from '../../machine/index.ts';
+
+/**
+ * Everything of a machine's loading that goes on beside the main stream: one queue, owned by the engine, so that whoever commits knows that nothing
+ * is left and whoever fails ends all of it. Tasks run as soon as they may: those with the machine lock one at a time, in the
+ * order in which they became ready; the rest all together.
+ */
+export class LoadTasks implements LoadEngine {
+  readonly signal: AbortSignal;
+  readonly #failed: (error: unknown) => void;
+  readonly #initialDataLoaded: () => void;
+  /** Those that have not ended. */
+  #open = 0;
+  #openStates = 0;
+  #lock: Promise<unknown> = Promise.resolve();
+  #waiters: (() => void)[] = [];
+
+  /** `failed`: called with every failure of a task; it aborts `signal`. */
+  constructor(options: {
+    readonly signal: AbortSignal;
+    readonly failed: (error: unknown) => void;
+    readonly initialDataLoaded: () => void;
+  }) {
+    this.signal = options.signal;
+    this.#failed = options.failed;
+    this.#initialDataLoaded = options.initialDataLoaded;
+    this.signal.addEventListener('abort', () => this.#changed(), { once: true });
+  }
+
+  run(task: LoadTask): Promise<void> {
+    this.#open++;
+    if (task.kind === 'state') this.#openStates++;
+    const done = this.#run(task);
+    done.then(
+      () => this.#ended(task),
+      (error) => {
+        this.#failed(error);
+        this.#ended(task);
+      },
+    );
+    return done;
+  }
+
+  failed(error: Error): void {
+    this.#failed(error);
+  }
+
+  initialDataLoaded(): void {
+    this.#initialDataLoaded();
+  }
+
+  /** Resolves when no task is left. Throws what the migration failed with. */
+  settled(): Promise<void> {
+    return this.#until(() => this.#open === 0);
+  }
+
+  async #run(task: LoadTask): Promise<void> {
+    await task.after;
+    if (task.afterIterables === true) await this.#until(() => this.#openStates === 0);
+    if (!task.lock) return await task.run();
+    const held = this.#lock.then(() => {
+      this.signal.throwIfAborted();
+      return task.run();
+    });
+    this.#lock = held.catch(() => {});
+    await held;
+  }
+
+  #ended(task: LoadTask): void {
+    this.#open--;
+    if (task.kind === 'state') this.#openStates--;
+    this.#changed();
+  }
+
+  async #until(holds: () => boolean): Promise<void> {
+    for (;;) {
+      this.signal.throwIfAborted();
+      if (holds()) return;
+      await new Promise<void>((resolve) => this.#waiters.push(resolve));
+    }
+  }
+
+  #changed(): void {
+    const waiters = this.#waiters;
+    this.#waiters = [];
+    for (const wake of waiters) wake();
+  }
+}

@@ -1,0 +1,141 @@
+/**
+ * A device whose every call ends: one that does not answer in time is given up, that is closed, and whoever waits for it hears so. Nothing can be
+ * said about a device that is silent, so nothing is tried with it any more.
+ */
+import type {
+  ArcLatency,
+  DeviceConfig,
+  DeviceFeatures,
+  DmaRange,
+  PrecopyInfo,
+  ReadResult,
+  TransitionOptions,
+  VfioDevice,
+} from '../device.ts';
+import { type DeviceOperation, ERRNO, vfioError } from '../errors.ts';
+import type { DeviceState } from '../states.ts';
+
+export interface DeviceDeadlines {
+  /** Arcs and reset, ms. */
+  readonly transitionMs: number;
+  /** Data: a device may allocate what it needs when the first bytes come, ms. */
+  readonly dataMs: number;
+  /** Everything else, ms. */
+  readonly answerMs: number;
+}
+
+export const DEVICE_DEADLINES: DeviceDeadlines = { transitionMs: 60_000, dataMs: 60_000, answerMs: 20_000 };
+
+/** A device, and what a VMM keeps of it. */
+export type MigratableDevice = VfioDevice & DeviceConfig;
+
+export class GuardedDevice implements MigratableDevice {
+  readonly #device: MigratableDevice;
+  readonly #deadlines: DeviceDeadlines;
+  /** Given up, or known to be gone. */
+  #lost = false;
+
+  constructor(device: MigratableDevice, deadlines: DeviceDeadlines = DEVICE_DEADLINES) {
+    this.#device = device;
+    this.#deadlines = deadlines;
+  }
+
+  get name(): string {
+    return this.#device.name;
+  }
+
+  get features(): DeviceFeatures {
+    return this.#device.features;
+  }
+
+  get needsMachineLock(): boolean {
+    return this.#device.needsMachineLock;
+  }
+
+  get lost(): boolean {
+    return this.#lost;
+  }
+
+  state(): Promise<DeviceState> {
+    return this.#within('get state', this.#device.state(), this.#deadlines.answerMs);
+  }
+
+  setState(target: DeviceState, options?: TransitionOptions): Promise<readonly ArcLatency[]> {
+    return this.#within('set state', this.#device.setState(target, options), this.#deadlines.transitionMs);
+  }
+
+  estimate(target: DeviceState): Promise<number | undefined> {
+    return this.#within('estimate', this.#device.estimate(target), this.#deadlines.answerMs);
+  }
+
+  read(into: Buffer): Promise<ReadResult> {
+    return this.#within('read data', this.#device.read(into), this.#deadlines.dataMs);
+  }
+
+  write(bytes: Buffer): Promise<void> {
+    return this.#within('write data', this.#device.write(bytes), this.#deadlines.dataMs);
+  }
+
+  precopyInfo(): Promise<PrecopyInfo> {
+    return this.#within('precopy info', this.#device.precopyInfo(), this.#deadlines.answerMs);
+  }
+
+  stopCopySize(): Promise<number> {
+    return this.#within('stop-copy size', this.#device.stopCopySize(), this.#deadlines.answerMs);
+  }
+
+  startDmaLogging(pageSize: number, ranges: readonly DmaRange[]): Promise<number> {
+    return this.#within('start DMA logging', this.#device.startDmaLogging(pageSize, ranges), this.#deadlines.answerMs);
+  }
+
+  stopDmaLogging(): Promise<void> {
+    return this.#within('stop DMA logging', this.#device.stopDmaLogging(), this.#deadlines.answerMs);
+  }
+
+  reportDmaLogging(range: DmaRange, pageSize: number, into: Uint32Array): Promise<void> {
+    const report = this.#device.reportDmaLogging(range, pageSize, into);
+    return this.#within('report DMA logging', report, this.#deadlines.answerMs);
+  }
+
+  reset(): Promise<void> {
+    return this.#within('reset', this.#device.reset(), this.#deadlines.transitionMs);
+  }
+
+  saveConfig(): Promise<Buffer> {
+    return this.#within('save config', this.#device.saveConfig(), this.#deadlines.answerMs);
+  }
+
+  loadConfig(bytes: Buffer): Promise<void> {
+    return this.#within('load config', this.#device.loadConfig(bytes), this.#deadlines.dataMs);
+  }
+
+  close(): Promise<void> {
+    this.#lost = true;
+    return this.#device.close();
+  }
+
+  async #within<T>(operation: DeviceOperation, call: Promise<T>, deadlineMs: number): Promise<T> {
+    let timer: NodeJS.Timeout | undefined;
+    const silent = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => {
+        const fault = {
+          code: 'VFIO_SILENT',
+          device: this.name,
+          errno: ERRNO.ETIMEDOUT,
+          operation,
+          deadlineMs,
+        } as const;
+        reject(vfioError(fault, `${this.name}: ${operation}: no answer in ${deadlineMs} ms; the device is given up`));
+        void this.close();
+      }, deadlineMs);
+    });
+    try {
+      return await Promise.race([call, silent]);
+    } catch (error) {
+      if ((error as { code?: string }).code === 'VFIO_GONE') this.#lost = true;
+      throw error;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+}

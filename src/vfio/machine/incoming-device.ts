@@ -1,0 +1,186 @@
+/**
+ * A VFIO device on its way in: its section's elements become writes, a transition and a configuration. Data is taken into a few blocks of
+ * shared memory and the device works them off meanwhile, so that a slow device holds back the stream only when they are full.
+ *
+ *     SETUP -> RESUMING     DATA -> write ...     INIT_DATA_SENT -> told to the engine when it is loaded
+ *     END of the END section -> RESUMING -> STOP (the device checks its state)     CONFIG -> a task behind that
+ */
+import { asError } from '../../base/index.ts';
+import type { LoadEngine } from '../../machine/index.ts';
+import type { SectionHeader, VfioElement } from '../../wire/index.ts';
+import { ERRNO, operationFailed } from '../errors.ts';
+import type { GuardedDevice } from './guarded-device.ts';
+import type { Span, Spans } from './spans.ts';
+
+const BLOCK_BYTES = 1024 * 1024;
+const BLOCKS = 4;
+
+export class IncomingDevice {
+  readonly device: GuardedDevice;
+  readonly #engine: LoadEngine;
+  readonly #spans: Spans;
+  /** Config loads wait until the state of all devices is loaded. */
+  readonly #afterIterables: boolean;
+  readonly #free: Buffer[] = [];
+  #blocks = 0;
+  #wake: () => void = () => {};
+  /** The block that is being filled, and how far. */
+  #block: Buffer | undefined;
+  #filled = 0;
+  /** Settles when all writes so far are done; never rejects, failures go to the engine. */
+  #written: Promise<void> = Promise.resolve();
+  #failure: Error | undefined;
+  #load: Span | undefined;
+  #begun = false;
+  #stateLoaded: Promise<void> | undefined;
+  #config = false;
+
+  constructor(device: GuardedDevice, engine: LoadEngine, spans: Spans, afterIterables: boolean) {
+    this.device = device;
+    this.#engine = engine;
+    this.#spans = spans;
+    this.#afterIterables = afterIterables;
+    engine.signal.addEventListener('abort', () => this.#stop(asError(engine.signal.reason)), { once: true });
+  }
+
+  /** What has not come, for the error that says so; undefined: all is here. */
+  get missing(): string | undefined {
+    if (!this.#begun) return 'state and configuration';
+    if (this.#stateLoaded === undefined) return 'the end of its state';
+    return this.#config ? undefined : 'its configuration';
+  }
+
+  /** Elements in the order of the stream. Resolves when the next may come; throws what the stream may not say. */
+  async take(section: SectionHeader, element: VfioElement): Promise<void> {
+    if (this.#failure !== undefined) throw this.#failure;
+    switch (element.tag) {
+      case 'DEV_SETUP_STATE':
+        return await this.#begin();
+      case 'DEV_DATA_STATE':
+        if (!this.#begun || this.#stateLoaded !== undefined) throw this.#wrong('data outside of its state');
+        return await this.#data(element.bytes, element.left === 0);
+      case 'DEV_INIT_DATA_SENT':
+        return this.#initialData(section);
+      case 'DEV_CONFIG_STATE':
+        return this.#loadConfig(Buffer.from(element.bytes));
+      case 'END_OF_STATE':
+        if (section.kind === 'end') this.#endState();
+        return;
+      case 'DEV_CONFIG_LOAD_READY':
+        return;
+    }
+  }
+
+  async #begin(): Promise<void> {
+    if (this.#begun) throw this.#wrong('a second beginning');
+    this.#begun = true;
+    await this.device.setState('RESUMING');
+  }
+
+  async #data(bytes: Buffer, last: boolean): Promise<void> {
+    for (let at = 0; at < bytes.length; ) {
+      this.#block ??= await this.#freeBlock();
+      const count = bytes.copy(this.#block, this.#filled, at);
+      at += count;
+      this.#filled += count;
+      if (this.#filled === BLOCK_BYTES) this.#write();
+    }
+    if (last) this.#write();
+  }
+
+  /** Gives what is filled to the device. */
+  #write(): void {
+    const block = this.#block;
+    if (block === undefined || this.#filled === 0) return;
+    const bytes = block.subarray(0, this.#filled);
+    this.#block = undefined;
+    this.#filled = 0;
+    this.#load ??= this.#spans.begin(this.device.name, 'load');
+    const span = this.#load;
+    const done = this.device.write(bytes).then(
+      () => this.#spans.end(span, bytes.length),
+      (error) => this.#fail(asError(error)),
+    );
+    const before = this.#written;
+    this.#written = done.then(() => before);
+    void done.then(() => {
+      this.#free.push(block);
+      this.#wake();
+    });
+  }
+
+  async #freeBlock(): Promise<Buffer> {
+    for (;;) {
+      if (this.#failure !== undefined) throw this.#failure;
+      const block = this.#free.pop() ?? this.#newBlock();
+      if (block !== undefined) return block;
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+  }
+
+  #newBlock(): Buffer | undefined {
+    if (this.#blocks === BLOCKS) return undefined;
+    this.#blocks++;
+    return Buffer.from(new SharedArrayBuffer(BLOCK_BYTES));
+  }
+
+  #initialData(section: SectionHeader): void {
+    if (!this.#begun) throw this.#wrong('the end of initial data before its beginning');
+    const { idstr, instance } = section;
+    void this.#written.then(() => {
+      if (this.#failure === undefined) this.#engine.initialDataLoaded({ idstr, instance });
+    });
+  }
+
+  #endState(): void {
+    if (!this.#begun || this.#stateLoaded !== undefined) throw this.#wrong('an end of its state that cannot be there');
+    const adopted = async () => {
+      await this.#written;
+      if (this.#failure !== undefined) throw this.#failure;
+      await this.device.setState('STOP');
+    };
+    this.#stateLoaded = this.#engine.run({
+      name: `${this.device.name} state`,
+      kind: 'state',
+      lock: false,
+      run: adopted,
+    });
+    this.#stateLoaded.catch(() => {});
+  }
+
+  #loadConfig(bytes: Buffer): void {
+    if (this.#config || this.#stateLoaded === undefined) throw this.#wrong('a configuration that cannot be there');
+    this.#config = true;
+    void this.#engine
+      .run({
+        name: `${this.device.name} config`,
+        kind: 'config',
+        lock: this.device.needsMachineLock,
+        after: this.#stateLoaded,
+        afterIterables: this.#afterIterables,
+        run: async () => {
+          const span = this.#spans.begin(this.device.name, 'config');
+          await this.device.loadConfig(bytes);
+          this.#spans.end(span, bytes.length);
+        },
+      })
+      .catch(() => {});
+  }
+
+  #fail(error: Error): void {
+    this.#stop(error);
+    this.#engine.failed(error);
+  }
+
+  /** Whoever waits for the device waits no more. */
+  #stop(error: Error): void {
+    this.#failure ??= error;
+    this.#wake();
+  }
+
+  #wrong(what: string): Error {
+    return operationFailed(this.device.name, 'write data', ERRNO.EINVAL, `the stream has ${what}`);
+  }
+}

@@ -1,0 +1,230 @@
+/**
+ * A VFIO device as a section of the main stream, on its way out (qemu-wire 7.3):
+ *
+ *     START   SETUP_STATE END                              the device is in PRE_COPY from here on, if it has that
+ *     PART    DATA_STATE <= 1 MiB, END                     INIT_DATA_SENT in place of END once, when all initial data is out
+ *     END     DATA_STATE <= 1 MiB ..., END                 machine stopped, device in STOP_COPY
+ *     FULL    CONFIG_STATE config END                      `saveConfig`
+ *
+ * @spec qemu hw/vfio/migration.c
+ */
+import { Writer } from '../../base/index.ts';
+import type { DeviceSection, PendingBytes, SourceIterable } from '../../machine/index.ts';
+import { encodeVfioData, encodeVfioTag } from '../../wire/index.ts';
+import { ERRNO, operationFailed } from '../errors.ts';
+import type { GuardedDevice } from './guarded-device.ts';
+import type { StopTarget } from './running.ts';
+import type { Span, Spans } from './spans.ts';
+
+export const VFIO_SECTION_VERSION = 1;
+
+/** Data in one block: QEMU's reader takes any, its writer sends this at most. */
+const BLOCK_BYTES = 1024 * 1024;
+const HEAD_BYTES = 16;
+const TAG_BYTES = 8;
+
+/** A device that cannot tell how much it will save counts as this much (qemu: VFIO_MIG_STOP_COPY_SIZE). */
+const UNKNOWN_BYTES = 100 * 1024 ** 3;
+
+export class OutgoingDevice implements SourceIterable {
+  readonly idstr: string;
+  readonly instance: number;
+  readonly version = VFIO_SECTION_VERSION;
+  readonly device: GuardedDevice;
+  readonly #spans: Spans;
+  /** Two, so that one can be filled while the other is sent; shared memory, so that a device in another thread fills it itself. */
+  #blocks: readonly Buffer[] = [];
+  /** Between setup and cleanup. */
+  #active = false;
+  #switchoverAck = false;
+  #initialDataSent = false;
+  #sentBytes = 0;
+  /** The guest ran again after the stream had been taken to its stopped part: the destination cannot be given the rest of it. */
+  #interrupted = false;
+  /** As last told by the device. */
+  #initialBytes = 0;
+  #dirtyBytes = 0;
+  #stopBytes = 0;
+  #precopy: Span | undefined;
+
+  readonly #repair: (device: GuardedDevice) => Promise<void>;
+
+  /** `repair`: a device that has failed in its migration, which is over. */
+  constructor(
+    device: GuardedDevice,
+    idstr: string,
+    instance: number,
+    spans: Spans,
+    repair: (device: GuardedDevice) => Promise<void>,
+  ) {
+    this.#repair = repair;
+    this.device = device;
+    this.idstr = idstr;
+    this.instance = instance;
+    this.#spans = spans;
+  }
+
+  /** Where the device goes when the machine stops. */
+  get stopTarget(): StopTarget {
+    return this.#active ? 'STOP_COPY' : 'STOP';
+  }
+
+  /** The devices of the machine run again. */
+  restarted(): void {
+    if (this.#active && this.#sentBytes > 0) this.#interrupted = true;
+  }
+
+  /** Whether the destination will have to say that it has loaded the initial data. */
+  get announcesInitialData(): boolean {
+    const { states, precopyInfo } = this.device.features;
+    return states.preCopy && precopyInfo;
+  }
+
+  async setup({ switchoverAck }: { readonly switchoverAck: boolean }): Promise<Uint8Array> {
+    this.#active = true;
+    this.#switchoverAck = switchoverAck && this.announcesInitialData;
+    this.#initialDataSent = false;
+    this.#interrupted = false;
+    this.#sentBytes = 0;
+    this.#blocks = [0, 1].map(() => Buffer.from(new SharedArrayBuffer(HEAD_BYTES + BLOCK_BYTES + TAG_BYTES)));
+    if (this.device.features.states.preCopy && (await this.device.state()) === 'RUNNING') {
+      await this.device.setState('PRE_COPY');
+      this.#precopy = this.#spans.begin(this.device.name, 'precopy');
+    }
+    await this.pending(true);
+    const body = new Writer(2 * TAG_BYTES);
+    encodeVfioTag(body, 'DEV_SETUP_STATE');
+    encodeVfioTag(body, 'END_OF_STATE');
+    return body.bytes();
+  }
+
+  async pending(exact: boolean): Promise<PendingBytes> {
+    if (exact) {
+      const { stopCopySize, precopyInfo } = this.device.features;
+      this.#stopBytes = stopCopySize ? await this.device.stopCopySize() : UNKNOWN_BYTES;
+      const precopy = await this.#inPrecopy();
+      if (precopy && precopyInfo) await this.#askPrecopy();
+      if (!precopy) {
+        this.#initialBytes = 0;
+        this.#dirtyBytes = 0;
+      }
+    }
+    const precopy = this.#initialBytes + this.#dirtyBytes;
+    return { precopy, stopCopy: Math.max(0, this.#stopBytes - precopy) };
+  }
+
+  async iterate(): Promise<Uint8Array | undefined> {
+    if (!(await this.#inPrecopy())) return undefined;
+    const block = this.#blocks[0]!;
+    const count = await this.#read(block);
+    if (count === 0 && !this.#initialDataIsOut()) return undefined;
+    const end = new Writer(TAG_BYTES);
+    const announces = this.#switchoverAck && !this.#initialDataSent && this.#initialDataIsOut();
+    if (announces) this.#initialDataSent = true;
+    encodeVfioTag(end, announces ? 'DEV_INIT_DATA_SENT' : 'END_OF_STATE');
+    if (count === 0) return announces ? end.bytes() : undefined;
+    end.bytes().copy(block, HEAD_BYTES + count);
+    return block.subarray(0, HEAD_BYTES + count + TAG_BYTES);
+  }
+
+  /** Initial data has been sent, and its loading is not acknowledged by this side's word alone. */
+  get initialDataSent(): boolean {
+    return this.#initialDataSent;
+  }
+
+  async complete(put: (bytes: Uint8Array) => Promise<void>): Promise<void> {
+    if (this.#interrupted) {
+      const why =
+        'the guest ran again after it had been stopped in this migration: the stream of the device cannot go on';
+      throw operationFailed(this.device.name, 'read data', ERRNO.EINVAL, why);
+    }
+    await this.device.setState('STOP_COPY');
+    const span = this.#spans.begin(this.device.name, 'save');
+    let sent = 0;
+    let turn = 0;
+    let next = this.#read(this.#blocks[0]!);
+    for (;;) {
+      const count = await next;
+      if (count === 0) break;
+      const block = this.#blocks[turn]!;
+      turn = 1 - turn;
+      next = this.#read(this.#blocks[turn]!);
+      // Whatever becomes of the output: a read that is under way has an owner.
+      next.catch(() => {});
+      await put(block.subarray(0, HEAD_BYTES + count));
+      sent += count;
+    }
+    this.#spans.end(span, sent);
+    const end = new Writer(TAG_BYTES);
+    encodeVfioTag(end, 'END_OF_STATE');
+    await put(end.bytes());
+  }
+
+  /** The section FULL, machine stopped. */
+  async saveConfig(): Promise<DeviceSection> {
+    const config = await this.device.saveConfig();
+    const body = new Writer(2 * TAG_BYTES + config.length);
+    encodeVfioTag(body, 'DEV_CONFIG_STATE');
+    body.raw(config);
+    encodeVfioTag(body, 'END_OF_STATE');
+    return { idstr: this.idstr, instance: this.instance, version: this.version, body: Buffer.from(body.bytes()) };
+  }
+
+  /** Leaves the saving session; the machine's run state decides whether the device runs. Ending a session may be slow, so it is not done before. */
+  async cleanup(): Promise<void> {
+    if (!this.#active) return;
+    this.#active = false;
+    this.#blocks = [];
+    if (this.#precopy !== undefined) this.#spans.end(this.#precopy, this.#sentBytes);
+    this.#precopy = undefined;
+    if (this.device.lost) return;
+    const state = await this.device.state();
+    if (state === 'ERROR') await this.#repair(this.device);
+    if (state === 'STOP_COPY') await this.device.setState('STOP');
+    else if (state === 'PRE_COPY') await this.device.setState('RUNNING');
+    else if (state === 'PRE_COPY_P2P') await this.device.setState('RUNNING_P2P');
+  }
+
+  async #inPrecopy(): Promise<boolean> {
+    const state = await this.device.state();
+    return state === 'PRE_COPY' || state === 'PRE_COPY_P2P';
+  }
+
+  #initialDataIsOut(): boolean {
+    return this.#initialBytes === 0;
+  }
+
+  async #askPrecopy(): Promise<void> {
+    const { initialBytes, dirtyBytes, reinit } = await this.device.precopyInfo();
+    // New initial data: the destination has to be ready for that too, and say so once more.
+    if (reinit && initialBytes > 0) this.#initialDataSent = false;
+    this.#initialBytes = initialBytes;
+    this.#dirtyBytes = dirtyBytes;
+  }
+
+  /** One block, its head in front of it; 0: nothing now, or at all. */
+  async #read(block: Buffer): Promise<number> {
+    const result = await this.device.read(block.subarray(HEAD_BYTES, HEAD_BYTES + BLOCK_BYTES));
+    if (typeof result !== 'number') {
+      this.#initialBytes = 0;
+      this.#dirtyBytes = 0;
+      return 0;
+    }
+    const head = new Writer(HEAD_BYTES);
+    encodeVfioData(head, result);
+    head.bytes().copy(block);
+    this.#sentBytes += result;
+    await this.#count(result);
+    return result;
+  }
+
+  /** Initial bytes come before all others. What the estimate says to be out is asked for before anything depends on it. */
+  async #count(bytes: number): Promise<void> {
+    const initial = Math.min(this.#initialBytes, bytes);
+    this.#dirtyBytes = Math.max(0, this.#dirtyBytes - (bytes - initial));
+    if (initial === 0) return;
+    this.#initialBytes -= initial;
+    if (this.#initialBytes === 0 && this.device.features.precopyInfo && (await this.#inPrecopy()))
+      await this.#askPrecopy();
+  }
+}

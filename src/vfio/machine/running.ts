@@ -1,0 +1,49 @@
+/**
+ * Stopping and starting all devices of a machine. With P2P no device stops while another may still write to it: first all of them become
+ * quiet (no DMA of their own), then all stop; starting goes the same way back. A device without P2P has only the second step.
+ */
+import type { DeviceState } from '../states.ts';
+import type { GuardedDevice } from './guarded-device.ts';
+
+/** Where a device that is to be stopped goes: STOP_COPY if its saving session shall go on, or begin. */
+export type StopTarget = 'STOP' | 'STOP_COPY';
+
+/** Throws the first failure after all have ended: some devices may be stopped then, and others not. */
+export async function stopDevices(devices: readonly { readonly device: GuardedDevice; readonly target: StopTarget }[]) {
+  await together(devices, async ({ device }) => {
+    if (!device.features.states.p2p) return;
+    const state = await device.state();
+    if (state === 'RUNNING') await device.setState('RUNNING_P2P');
+    else if (state === 'PRE_COPY') await device.setState('PRE_COPY_P2P');
+  });
+  await together(devices, async ({ device, target }) => {
+    const state = await device.state();
+    // What is stopped already keeps its session.
+    if (state === 'STOP_COPY' || state === 'RESUMING') return;
+    const saving = state === 'PRE_COPY' || state === 'PRE_COPY_P2P';
+    await device.setState(saving ? 'STOP_COPY' : target);
+  });
+}
+
+/** Devices run as if they had never been stopped; sessions end. One that has failed is repaired first. */
+export async function startDevices(
+  devices: readonly GuardedDevice[],
+  repair: (device: GuardedDevice) => Promise<void>,
+): Promise<void> {
+  await together(devices, async (device) => {
+    if ((await device.state()) === 'ERROR') await repair(device);
+  });
+  const through = (target: DeviceState) => (device: GuardedDevice) => device.setState(target);
+  await together(
+    devices.filter((device) => device.features.states.p2p),
+    through('RUNNING_P2P'),
+  );
+  await together(devices, through('RUNNING'));
+}
+
+/** All at the same time; ends when all have, and throws what failed first. */
+export async function together<T>(all: readonly T[], act: (one: T) => Promise<unknown>): Promise<void> {
+  const results = await Promise.allSettled(all.map(act));
+  const failed = results.find((result) => result.status === 'rejected');
+  if (failed !== undefined) throw failed.reason;
+}

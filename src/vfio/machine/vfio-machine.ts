@@ -1,0 +1,274 @@
+/**
+ * A machine with VFIO devices: the machine that it is made of, and its devices around it. The engine sees one machine; what the devices
+ * add is here:
+ *
+ *     stop      vCPUs, then all devices quiet (P2P), then all stopped             resume, start   the same way back
+ *     log       what devices have logged themselves is put to what the machine's log knows, at every harvest
+ *     stream    a section for each device (OutgoingDevice, IncomingDevice), its configuration among the FULL sections
+ */
+import type {
+  AnnouncedBlock,
+  DestinationMachine,
+  DeviceSection,
+  DirtyLog,
+  IncomingRam,
+  LoadEngine,
+  PageWindow,
+  RamBlock,
+  RunState,
+  SavedDevices,
+  SharedRam,
+  SourceIterable,
+  SourceMachine,
+} from '../../machine/index.ts';
+import type { Configuration, SectionHeader, VfioElement } from '../../wire/index.ts';
+import { ERRNO, vfioError } from '../errors.ts';
+import { DeviceDirtyLog } from './device-dirty-log.ts';
+import { DEVICE_DEADLINES, type DeviceDeadlines, GuardedDevice, type MigratableDevice } from './guarded-device.ts';
+import { IncomingDevice } from './incoming-device.ts';
+import { OutgoingDevice } from './outgoing-device.ts';
+import { startDevices, stopDevices, together } from './running.ts';
+import { Spans } from './spans.ts';
+import { addOldStyleSections } from './vmdesc.ts';
+
+/** A machine that devices are plugged into. */
+export interface DeviceHost extends SourceMachine, DestinationMachine {
+  readonly machineType: string;
+  readonly uuid: Uint8Array | undefined;
+  readonly targetPageSize: number;
+  readonly runState: RunState;
+  /** What `start` will do; known after commit. */
+  readonly startsAs: RunState | undefined;
+}
+
+export interface PluggedDevice {
+  readonly device: MigratableDevice;
+  /** Name of its section: the path of its slot, and `/vfio`. */
+  readonly idstr: string;
+  readonly instance: number;
+  /** Called whenever the machine has got its memory: from then on the device can reach it. */
+  readonly connectMemory?: () => Promise<void>;
+  /** x-migration-load-config-after-iter: its configuration is loaded when the state of all devices is. Default false. */
+  readonly loadConfigAfterIter?: boolean;
+}
+
+interface Slot extends PluggedDevice {
+  readonly device: GuardedDevice;
+  readonly outgoing: OutgoingDevice;
+  incoming: IncomingDevice | undefined;
+}
+
+/** A migration that has failed does not wait longer than this for devices to become fresh again, ms. */
+const DISCARD_MS = 5_000;
+
+export class VfioMachine implements DeviceHost {
+  readonly #host: DeviceHost;
+  readonly #slots: readonly Slot[];
+  readonly #dirtyLog: DeviceDirtyLog;
+  readonly #spans = new Spans();
+  /** Devices that had to be reset to let the guest run again: their state is lost. */
+  #resets: string[] = [];
+
+  private constructor(host: DeviceHost, devices: readonly PluggedDevice[], deadlines: DeviceDeadlines) {
+    this.#host = host;
+    this.#slots = devices.map((plugged) => {
+      const device = new GuardedDevice(plugged.device, deadlines);
+      const outgoing = new OutgoingDevice(device, plugged.idstr, plugged.instance, this.#spans, (broken) =>
+        this.#repair(broken),
+      );
+      return { ...plugged, device, outgoing, incoming: undefined };
+    });
+    this.#dirtyLog = new DeviceDirtyLog(host, () => this.#devices);
+  }
+
+  /** The devices are the machine's from now on, but whoever has made them closes them. */
+  static async plug(
+    host: DeviceHost,
+    devices: readonly PluggedDevice[],
+    deadlines: DeviceDeadlines = DEVICE_DEADLINES,
+  ): Promise<VfioMachine> {
+    const machine = new VfioMachine(host, devices, deadlines);
+    if (host.runState !== 'inmigrate') await machine.#connectMemory();
+    return machine;
+  }
+
+  /** When which device did what in the last migration. */
+  get spans(): Spans {
+    return this.#spans;
+  }
+
+  /** Names of devices that were reset because they had failed, since the last call. */
+  takeResets(): readonly string[] {
+    const resets = this.#resets;
+    this.#resets = [];
+    return resets;
+  }
+
+  get machineType(): string {
+    return this.#host.machineType;
+  }
+
+  get uuid(): Uint8Array | undefined {
+    return this.#host.uuid;
+  }
+
+  get targetPageSize(): number {
+    return this.#host.targetPageSize;
+  }
+
+  get ram(): readonly RamBlock[] {
+    return this.#host.ram;
+  }
+
+  get runState(): RunState {
+    return this.#host.runState;
+  }
+
+  get startsAs(): RunState | undefined {
+    return this.#host.startsAs;
+  }
+
+  window(block: number, page: number): PageWindow | Promise<PageWindow> {
+    return this.#host.window(block, page);
+  }
+
+  sharedRam(): SharedRam {
+    return this.#host.sharedRam();
+  }
+
+  get dirtyLog(): DirtyLog | undefined {
+    return this.#host.dirtyLog === undefined ? undefined : this.#dirtyLog;
+  }
+
+  get iterables(): readonly SourceIterable[] {
+    return [...this.#host.iterables, ...this.#slots.map(({ outgoing }) => outgoing)];
+  }
+
+  async stop(state: RunState): Promise<void> {
+    await this.#host.stop(state);
+    const present = this.#slots.filter(({ device }) => !device.lost);
+    const spans = present.map(({ device }) => this.#spans.begin(device.name, 'stop'));
+    await stopDevices(present.map(({ device, outgoing }) => ({ device, target: outgoing.stopTarget })));
+    for (const span of spans) this.#spans.end(span);
+  }
+
+  async resume(): Promise<void> {
+    await this.#startDevices();
+    await this.#host.resume();
+  }
+
+  setRunState(state: RunState): void {
+    this.#host.setRunState(state);
+  }
+
+  throttle(percentage: number): void {
+    this.#host.throttle(percentage);
+  }
+
+  async saveDevices(): Promise<SavedDevices> {
+    const { sections, description } = await this.#host.saveDevices();
+    const own: DeviceSection[] = [];
+    for (const { outgoing } of this.#slots) own.push(await outgoing.saveConfig());
+    return {
+      sections: [...sections, ...own],
+      description: description === undefined ? undefined : addOldStyleSections(description, own),
+    };
+  }
+
+  async configure(configuration: Configuration, engine: LoadEngine): Promise<void> {
+    await this.#host.configure(configuration, engine);
+    this.#spans.clear();
+    for (const slot of this.#slots) {
+      slot.incoming = new IncomingDevice(slot.device, engine, this.#spans, slot.loadConfigAfterIter === true);
+    }
+  }
+
+  async prepareRam(blocks: readonly AnnouncedBlock[], options: { ignoreShared: boolean }): Promise<IncomingRam> {
+    const ram = await this.#host.prepareRam(blocks, options);
+    await this.#connectMemory();
+    return ram;
+  }
+
+  drain(): Promise<void> | undefined {
+    return this.#host.drain();
+  }
+
+  loadDevice(section: SectionHeader, body: Buffer): Promise<void> {
+    return this.#host.loadDevice(section, body);
+  }
+
+  measureDevice(section: SectionHeader, bytes: Buffer): number | undefined {
+    return this.#host.measureDevice(section, bytes);
+  }
+
+  loadElement(section: SectionHeader, element: VfioElement): Promise<void> {
+    const slot = this.#slots.find(({ idstr, instance }) => idstr === section.idstr && instance === section.instance);
+    if (slot?.incoming !== undefined) return slot.incoming.take(section, element);
+    const name = `${section.idstr}/${section.instance}`;
+    const fault = { code: 'VFIO_UNKNOWN', device: name, errno: ERRNO.ENODEV } as const;
+    throw vfioError(fault, `section ${name}: this machine has no such VFIO device`);
+  }
+
+  describe(description: string): Promise<void> {
+    return this.#host.describe(description);
+  }
+
+  /** Throws VFIO_INCOMPLETE if a device's state or configuration has not come. */
+  async commit(): Promise<void> {
+    for (const { device, incoming } of this.#slots) {
+      const missing = incoming === undefined ? 'state and configuration' : incoming.missing;
+      if (missing === undefined) continue;
+      const fault = { code: 'VFIO_INCOMPLETE', device: device.name, errno: ERRNO.EINVAL, missing } as const;
+      throw vfioError(fault, `the stream has no ${missing} of device ${device.name}`);
+    }
+    await this.#host.commit();
+  }
+
+  async start(): Promise<void> {
+    if (this.startsAs === 'running') {
+      const spans = this.#slots.map(({ device }) => this.#spans.begin(device.name, 'start'));
+      await this.#startDevices();
+      for (const span of spans) this.#spans.end(span);
+    }
+    await this.#host.start();
+  }
+
+  /** Fresh devices for the next try; one that cannot be made fresh in time is given up. */
+  async discard(): Promise<void> {
+    await this.#freshDevices();
+    await this.#host.discard();
+  }
+
+  /** A stopped machine waits for a migration: its devices are as new ones. */
+  async freshDevices(): Promise<void> {
+    await this.#freshDevices();
+  }
+
+  get #devices(): readonly GuardedDevice[] {
+    return this.#slots.map(({ device }) => device).filter((device) => !device.lost);
+  }
+
+  async #startDevices(): Promise<void> {
+    await startDevices(this.#devices, (device) => this.#repair(device));
+    for (const { outgoing } of this.#slots) outgoing.restarted();
+  }
+
+  /** A device in ERROR: only a reset helps, and with it its state is lost. */
+  async #repair(device: GuardedDevice): Promise<void> {
+    await device.reset();
+    this.#resets.push(device.name);
+    if (this.runState !== 'running') await device.setState('STOP');
+  }
+
+  async #freshDevices(): Promise<void> {
+    await together(this.#devices, async (device) => {
+      const late = setTimeout(() => void device.close(), DISCARD_MS);
+      await device.reset().catch(() => {});
+      clearTimeout(late);
+    });
+  }
+
+  async #connectMemory(): Promise<void> {
+    await together(this.#slots, async ({ connectMemory }) => connectMemory?.());
+  }
+}

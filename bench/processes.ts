@@ -11,18 +11,25 @@ import { type QemuPeer, QemuProcess, type QmpClient } from '../src/qemu/index.ts
 const MAIN = fileURLToPath(new URL('../src/cli/main.js', import.meta.url));
 const MIB = 1024 * 1024;
 
-/** A file in memory full of random bytes: the RAM of a QEMU that has something to send. Remove it afterwards. */
+/**
+ * A file in memory full of random bytes: the RAM of a QEMU that has something to send. Remove it afterwards. `copies`: how often each KiB of random
+ * bytes is repeated, that is about how well the pages compress.
+ */
 export class RandomRam {
   readonly path: string;
   readonly bytes: number;
 
-  constructor(bytes: number) {
+  constructor(bytes: number, copies: 1 | 2 | 4 = 1) {
     this.bytes = bytes;
-    this.path = `/dev/shm/vmferry-bench-${process.pid}`;
+    this.path = `/dev/shm/vmferry-bench-${process.pid}-${copies}`;
     const file = openSync(this.path, 'wx');
     const piece = Buffer.alloc(MIB);
     for (let at = 0; at < bytes; at += MIB) {
       randomFillSync(piece);
+      for (let kib = 0; kib < piece.length; kib += 1024) {
+        const first = kib - (kib % (copies * 1024));
+        if (kib !== first) piece.copyWithin(kib, first, first + 1024);
+      }
       writeSync(file, piece);
     }
     closeSync(file);

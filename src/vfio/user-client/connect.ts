@@ -1,4 +1,5 @@
 /** From a path to a link with a server that speaks our version, and what may be sent over it. */
+import { asError } from '../../base/index.ts';
 import { connect } from '../../transport/index.ts';
 import { vfioUser } from '../../wire/index.ts';
 import { vfioUserError } from '../user-link/errors.ts';
@@ -53,7 +54,7 @@ export async function openConnection({ socket, timeouts, serve, signal }: Connec
     if (signal?.aborted === true) giveUp();
     return await negotiate(link, commandMs);
   } catch (error) {
-    link.close(error as Error);
+    link.close(asError(error));
     throw error;
   } finally {
     signal?.removeEventListener('abort', giveUp);

@@ -76,11 +76,6 @@ export class Link {
     return this.#channel.label;
   }
 
-  /** Why it is over; undefined while it is not. */
-  get reason(): Error | undefined {
-    return this.#reason;
-  }
-
   /**
    * Asks the peer. `take` makes of the reply what is to be kept: its data are views that are valid only during the call; a fault that it
    * throws ends the link. Rejects with VFIOUSER_REFUSED, or with the reason for which the link is over; after `timeoutMs` it is.

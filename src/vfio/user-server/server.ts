@@ -24,6 +24,8 @@ export class DeviceServer {
   readonly #served: ServedDevice;
   readonly #tell: (event: ServerEvent) => void;
   readonly #timeouts: SessionTimeouts;
+  readonly #closed: Promise<Error>;
+  #tellClosed: (reason: Error) => void = () => {};
   #session: Session | undefined;
   #closing = false;
 
@@ -44,14 +46,19 @@ export class DeviceServer {
     this.#served = served;
     this.#tell = tell;
     this.#timeouts = timeouts;
+    this.#closed = new Promise((resolve) => {
+      this.#tellClosed = resolve;
+    });
     this.ended = this.#run();
   }
 
-  /** Ends the client's connection and stops listening. Never throws. */
+  /** Ends the client's connection and stops listening, without waiting for what the device is doing. Never throws. */
   async close(): Promise<void> {
     this.#closing = true;
+    const reason = new Error('the server ends');
     this.#listener.close();
-    this.#session?.link.close(new Error('the server ends'));
+    this.#session?.link.close(reason);
+    this.#tellClosed(reason);
     await this.ended;
   }
 
@@ -69,7 +76,7 @@ export class DeviceServer {
     const options = { channel, served: this.#served, timeouts: this.#timeouts, tell: this.#tell };
     this.#session = new Session(options);
     if (this.#closing) this.#session.link.close(new Error('the server ends'));
-    const reason = await this.#session.ended();
+    const reason = await Promise.race([this.#session.ended(), this.#closed]);
     this.#session = undefined;
     this.#tell({ kind: 'gone', reason });
   }

@@ -2,7 +2,7 @@
  * One client of a server, from its VERSION to the end of its connection. Commands are served one after the other; each is decoded, checked
  * against the state of the device (rules.ts), done, and answered. What does not fit is EINVAL and changes nothing.
  */
-import { unreachable } from '../../base/index.ts';
+import { asError, unreachable } from '../../base/index.ts';
 import type { Channel } from '../../transport/index.ts';
 import { vfioUser } from '../../wire/index.ts';
 import { ERRNO } from '../errors.ts';
@@ -140,7 +140,7 @@ export class Session {
       if (command !== 'VERSION') throw refuse('the server', 'VERSION', ERRNO.EINVAL);
       return vfioUser.encodeReply(message.id, command, await this.#negotiate(vfioUser.decodeRequest(command, message)));
     } catch (error) {
-      this.link.closeAfterReply(error as Error);
+      this.link.closeAfterReply(asError(error));
       throw error;
     }
   }

@@ -51,6 +51,24 @@ test('closing a server lets its client go, and its socket', async () => {
   });
 });
 
+test('a server is closed while its device hangs', async () => {
+  const device = new RamDevice();
+  const hanging = new Promise<void>((resolve) => {
+    device.beforeArc = () => {
+      resolve();
+      return new Promise(() => {});
+    };
+  });
+  await withServer(device, async ({ server, socket }) => {
+    const raw = await RawEnd.connect(socket);
+    await raw.greet();
+    raw.send(vfioUser.encodeRequest(1, 'DEVICE_FEATURE', state(1)[1] as never));
+    await hanging;
+    await server.close();
+    assert.equal(await raw.next(), undefined);
+  });
+});
+
 test('a device that is lost ends the server, which says why', async () => {
   const device = new RamDevice();
   await withServer(device, async ({ server, socket }) => {

@@ -19,7 +19,7 @@ export interface ClientTimeouts {
   readonly connectMs: number;
   /** Commands that a server answers by itself, ms. */
   readonly commandMs: number;
-  /** Commands for which the device may have to come to rest first: transitions, resets, mappings, ms. */
+  /** Commands that take the device's own time: transitions, resets, mappings, migration data, ms. */
   readonly deviceMs: number;
 }
 
@@ -29,6 +29,8 @@ export interface Connection {
   readonly link: Link;
   /** Of the server, `0.1`. */
   readonly version: string;
+  /** It is a vmferry, and may have features of ours. */
+  readonly ours: boolean;
   /** Data of one message, bytes: towards us, towards the server. */
   readonly readBytesMax: number;
   readonly writeBytesMax: number;
@@ -80,6 +82,7 @@ async function negotiate(link: Link, timeoutMs: number): Promise<Connection> {
   return {
     link,
     version: `${major}.${minor}`,
+    ours: capabilities.splitMessages === true,
     readBytesMax: dataBytesMax,
     writeBytesMax: capabilities.splitMessages === true ? dataBytesMax : Math.min(dataBytesMax, WHOLE_DATA_BYTES_MAX),
   };

@@ -14,17 +14,19 @@ import type {
   DmaRange,
   PrecopyInfo,
   ReadResult,
+  TransitionOptions,
   VfioDevice,
 } from '../device.ts';
-import { type DeviceOperation, deviceGone, ERRNO, isVfioError, operationFailed, vfioError } from '../errors.ts';
-import { type Arc, type DeviceState, pathBetween, type StateOptions, stateOptionsOf } from '../states.ts';
+import { type DeviceOperation, deviceGone, ERRNO, isVfioError, operationFailed } from '../errors.ts';
+import { type DeviceState, type StateOptions, stateOptionsOf } from '../states.ts';
 import { type Link, refusedErrno } from '../user-link/link.ts';
 import { isLogPageSize, PageLog } from '../user-link/page-log.ts';
 import { CLIENT_TIMEOUTS, type ClientTimeouts, type Connection, openConnection } from './connect.ts';
-import { askDeviceState, getFeature, probeFeature, setDeviceState } from './features.ts';
+import { askDeviceState, estimateMove, getFeature, probeFeature } from './features.ts';
 import { GuestConfig } from './guest-config.ts';
 import { type GuestMemory, mapRequest, ServedMemory, unmapRequest } from './guest-memory.ts';
 import { RemoteFunction } from './remote-function.ts';
+import { RemoteState } from './remote-state.ts';
 
 export interface UserDeviceOptions {
   /** Path of the server's unix socket. */
@@ -36,9 +38,6 @@ export interface UserDeviceOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** vfio-user has neither; nor has it a size of the stop copy, but vmferry's servers tell it. */
-const NOT_IN_VFIO_USER = { precopyInfo: false, deadlines: false } as const;
-
 /** Connects, and asks what the device can do. Throws TransportError, VfioUserError, WireError. */
 export async function openUserDevice(options: UserDeviceOptions): Promise<UserDevice> {
   const timeouts = { ...CLIENT_TIMEOUTS, ...options.timeouts };
@@ -49,11 +48,15 @@ export async function openUserDevice(options: UserDeviceOptions): Promise<UserDe
   try {
     const states = await askStates(link, timeouts.commandMs);
     const state = states === undefined ? 'RUNNING' : await askDeviceState(link, timeouts.commandMs);
+    const has = (name: vfioUser.FeatureName, operation: 'get' | 'set') =>
+      probeFeature(link, name, operation, timeouts.commandMs);
     const features = {
       states: states ?? { p2p: false, preCopy: false },
       dmaLogging: true,
-      stopCopySize: states !== undefined && (await probeFeature(link, 'MIG_DATA_SIZE', 'get', timeouts.commandMs)),
-      ...NOT_IN_VFIO_USER,
+      stopCopySize: states !== undefined && (await has('MIG_DATA_SIZE', 'get')),
+      // vfio-user has neither, but vmferry's servers do.
+      precopyInfo: connection.ours && (await has('PRECOPY_INFO', 'get')),
+      deadlines: connection.ours && (await has('DEADLINE', 'set')),
     };
     const name = options.name ?? options.socket;
     return new UserDevice({ name, connection, timeouts, memory, features, migratable: states !== undefined, state });
@@ -95,8 +98,7 @@ export class UserDevice implements VfioDevice, DeviceConfig {
   readonly #connection: Connection;
   readonly #timeouts: ClientTimeouts;
   readonly #memory: ServedMemory;
-  /** As far as we know: nobody else moves it. */
-  #state: DeviceState;
+  readonly #state: RemoteState;
   #config: GuestConfig | undefined;
   /** Settles, never rejects, when the calls made so far are over. */
   #turn: Promise<unknown> = Promise.resolve();
@@ -110,19 +112,22 @@ export class UserDevice implements VfioDevice, DeviceConfig {
     this.#connection = connection;
     this.#timeouts = timeouts;
     this.#memory = memory;
-    this.#state = state;
+    this.#state = new RemoteState({ device: name, link: connection.link, timeouts, features, migratable, state });
   }
 
   state(): Promise<DeviceState> {
-    return this.#inTurn('get state', () => this.#askState());
+    return this.#inTurn('get state', () => this.#state.ask());
   }
 
-  setState(target: DeviceState): Promise<readonly ArcLatency[]> {
-    return this.#inTurn('set state', () => this.#walk(target));
+  setState(target: DeviceState, { deadlineMs }: TransitionOptions = {}): Promise<readonly ArcLatency[]> {
+    if (deadlineMs === undefined) return this.#inTurn('set state', () => this.#state.walk(target));
+    const untilMs = nowMs() + deadlineMs;
+    return this.#inTurn('set state', () => this.#state.walkUntil(target, deadlineMs, untilMs));
   }
 
-  async estimate(_target: DeviceState): Promise<number | undefined> {
-    return undefined;
+  estimate(target: DeviceState): Promise<number | undefined> {
+    if (!this.#connection.ours) return Promise.resolve(undefined);
+    return this.#inTurn('estimate', () => estimateMove(this.#link, target, this.#timeouts.commandMs));
   }
 
   /** A server may answer with less than there is; only an empty answer says that there is nothing. */
@@ -130,13 +135,13 @@ export class UserDevice implements VfioDevice, DeviceConfig {
     return this.#inTurn('read data', async () => {
       const size = Math.min(into.length, this.#connection.readBytesMax);
       const request = { argsz: vfioUser.MIG_DATA_HEAD_BYTES + size, size };
-      const { commandMs } = this.#timeouts;
-      const count = await this.#link.request('MIG_DATA_READ', request, commandMs, ({ data }) => {
+      const { deviceMs } = this.#timeouts;
+      const count = await this.#link.request('MIG_DATA_READ', request, deviceMs, ({ data }) => {
         if (data.length > size) throw this.#link.badReply('MIG_DATA_READ', `at most ${size} bytes`, data.length);
         return data.copy(into);
       });
       if (count > 0) return count;
-      return this.#state === 'STOP_COPY' ? 'end' : 'nothing now';
+      return this.#state.known === 'STOP_COPY' ? 'end' : 'nothing now';
     });
   }
 
@@ -144,14 +149,19 @@ export class UserDevice implements VfioDevice, DeviceConfig {
     return this.#inTurn('write data', async () => {
       for (let at = 0; at < bytes.length; at += this.#connection.writeBytesMax) {
         const data = bytes.subarray(at, at + this.#connection.writeBytesMax);
-        await this.#link.request('MIG_DATA_WRITE', { data }, this.#timeouts.commandMs, () => {});
+        await this.#link.request('MIG_DATA_WRITE', { data }, this.#timeouts.deviceMs, () => {});
       }
     });
   }
 
-  precopyInfo(): Promise<PrecopyInfo> {
-    return Promise.reject(
-      operationFailed(this.name, 'precopy info', ERRNO.EOPNOTSUPP, 'vfio-user has nothing that would tell it'),
+  async precopyInfo(): Promise<PrecopyInfo> {
+    if (!this.features.precopyInfo) {
+      throw operationFailed(this.name, 'precopy info', ERRNO.EOPNOTSUPP, 'vfio-user has nothing that would tell it');
+    }
+    return this.#inTurn('precopy info', () =>
+      getFeature(this.#link, 'PRECOPY_INFO', this.#timeouts.commandMs, ({ initialBytes, dirtyBytes, flags }) => {
+        return { initialBytes, dirtyBytes, reinit: (flags & vfioUser.PRECOPY_INFO_REINIT) !== 0 };
+      }),
     );
   }
 
@@ -198,8 +208,7 @@ export class UserDevice implements VfioDevice, DeviceConfig {
         },
       );
       if (!this.migratable) return;
-      await this.#askState();
-      if (this.#state !== 'RUNNING') await this.#walk('RUNNING');
+      if ((await this.#state.ask()) !== 'RUNNING') await this.#state.walk('RUNNING');
       if (!done) await this.#reset();
     });
   }
@@ -248,43 +257,6 @@ export class UserDevice implements VfioDevice, DeviceConfig {
 
   async close(): Promise<void> {
     this.#link.close(deviceGone(this.name, 'close'));
-  }
-
-  async #walk(target: DeviceState): Promise<readonly ArcLatency[]> {
-    const from = this.#state;
-    const path = pathBetween(this.features.states, from, target);
-    if (path === undefined || !this.migratable) {
-      const fault = { code: 'VFIO_NO_PATH', device: this.name, errno: ERRNO.EINVAL, from, to: target } as const;
-      throw vfioError(fault, `${this.name}: there is no way from ${from} to ${target}`);
-    }
-    const latencies: ArcLatency[] = [];
-    for (const arc of path) {
-      const startMs = nowMs();
-      await this.#take(arc);
-      latencies.push({ ...arc, ms: nowMs() - startMs });
-    }
-    return latencies;
-  }
-
-  async #take(arc: Arc): Promise<void> {
-    try {
-      await setDeviceState(this.#link, arc.to, this.#timeouts.deviceMs);
-      this.#state = arc.to;
-    } catch (error) {
-      const errno = refusedErrno(error);
-      if (errno === undefined) throw error;
-      const state = await this.#askState();
-      throw vfioError(
-        { code: 'VFIO_ARC_FAILED', device: this.name, errno, ...arc, state },
-        `${this.name}: ${arc.from} -> ${arc.to} failed, it is in ${state}`,
-        error,
-      );
-    }
-  }
-
-  async #askState(): Promise<DeviceState> {
-    this.#state = await askDeviceState(this.#link, this.#timeouts.commandMs);
-    return this.#state;
   }
 
   #enabled(operation: DeviceOperation): GuestConfig {

@@ -5,19 +5,20 @@ import { type Link, refusedErrno } from '../user-link/link.ts';
 
 const { FEATURES, FEATURE_HEAD_BYTES } = vfioUser;
 type ValueOf<F> = F extends { read(payload: vfioUser.Payload, name: string): infer T } ? T : never;
-type Readable = 'MIGRATION' | 'MIG_DEVICE_STATE' | 'MIG_DATA_SIZE';
+type Readable = 'MIGRATION' | 'MIG_DEVICE_STATE' | 'MIG_DATA_SIZE' | 'PRECOPY_INFO' | 'ESTIMATE';
 
-/** `take`: as of Link.request. */
+/** `take`: as of Link.request. `data`: of the request, if it has any. */
 export function getFeature<N extends Readable, T>(
   link: Link,
   name: N,
   timeoutMs: number,
   take: (value: ValueOf<(typeof FEATURES)[N]['get']['reply']>) => T,
+  data: Buffer = Buffer.alloc(0),
 ): Promise<T> {
   const { index, get } = FEATURES[name];
   const flags = { index, get: true, set: false, probe: false };
   const argsz = FEATURE_HEAD_BYTES + get.reply.bytes;
-  const request = { argsz, flags, data: Buffer.alloc(0) };
+  const request = { argsz, flags, data };
   return link.request('DEVICE_FEATURE', request, timeoutMs, (reply) => {
     if (reply.flags.index !== index) throw link.badReply('DEVICE_FEATURE', `feature ${index}`, reply.flags.index);
     return take(get.reply.read(vfioUser.payloadOf(reply.data, `${name} of ${link.peer}`), name) as never);
@@ -51,15 +52,34 @@ export async function probeFeature(
   }
 }
 
-/** Moves the device; resolves when it is there. */
-export function setDeviceState(link: Link, target: DeviceState, timeoutMs: number): Promise<void> {
-  const { index, set } = FEATURES.MIG_DEVICE_STATE;
-  const flags = { index, get: false, set: true, probe: false };
+/** Moves the device; resolves when it is there. With a deadline: there by then or back where it was, if the server has that. */
+export function setDeviceState(link: Link, target: DeviceState, timeoutMs: number, deadlineMs?: number): Promise<void> {
   const state = stateNumber(target);
-  const data = vfioUser.encodeBody(set, { state, dataFd: vfioUser.NO_DATA_FD });
+  const { index, data } =
+    deadlineMs === undefined
+      ? encodeSet('MIG_DEVICE_STATE', { state, dataFd: vfioUser.NO_DATA_FD })
+      : encodeSet('DEADLINE', { state, deadlineMs });
+  const flags = { index, get: false, set: true, probe: false };
   const request = { argsz: FEATURE_HEAD_BYTES + data.length, flags, data };
   return link.request('DEVICE_FEATURE', request, timeoutMs, (reply) => {
-    const echo = set.read(vfioUser.payloadOf(reply.data, `MIG_DEVICE_STATE of ${link.peer}`), 'MIG_DEVICE_STATE');
-    if (echo.state !== state) throw link.badReply('DEVICE_FEATURE', `state ${state}`, echo.state);
+    if (!reply.data.equals(data)) {
+      throw link.badReply('DEVICE_FEATURE', data.toString('hex'), reply.data.subarray(0, 8).toString('hex'));
+    }
   });
+}
+
+function encodeSet<N extends 'MIG_DEVICE_STATE' | 'DEADLINE'>(name: N, value: ValueOf<(typeof FEATURES)[N]['set']>) {
+  const { index, set } = FEATURES[name];
+  return { index, data: vfioUser.encodeBody(set as never, value) };
+}
+
+/** ms that moving there takes; undefined: the device does not know. */
+export async function estimateMove(link: Link, target: DeviceState, timeoutMs: number): Promise<number | undefined> {
+  const data = vfioUser.encodeBody(FEATURES.ESTIMATE.get.request, { state: stateNumber(target) });
+  try {
+    return await getFeature(link, 'ESTIMATE', timeoutMs, ({ us }) => us / 1000, data);
+  } catch (error) {
+    if (refusedErrno(error) === undefined) throw error;
+    return undefined;
+  }
 }

@@ -2,7 +2,7 @@
 import { newBitmap } from '../../base/index.ts';
 import { vfioUser } from '../../wire/index.ts';
 import { ERRNO } from '../errors.ts';
-import { migrationFlagsOf, stateNumber, stateOfNumber } from '../states.ts';
+import { type DeviceState, migrationFlagsOf, stateNumber, stateOfNumber } from '../states.ts';
 import { refuse } from '../user-link/errors.ts';
 import { isLogPageSize, PageLog } from '../user-link/page-log.ts';
 import type { ClientMemory } from './client-memory.ts';
@@ -36,7 +36,17 @@ export async function serveFeature(context: FeatureContext, request: Request): P
 }
 
 function offers({ served }: FeatureContext, name: vfioUser.FeatureName): boolean {
-  return name !== 'MIG_DATA_SIZE' || served.device.features.stopCopySize;
+  const { stopCopySize, precopyInfo, deadlines } = served.device.features;
+  switch (name) {
+    case 'MIG_DATA_SIZE':
+      return stopCopySize;
+    case 'PRECOPY_INFO':
+      return precopyInfo;
+    case 'DEADLINE':
+      return deadlines;
+    default:
+      return true;
+  }
 }
 
 async function getFeature(context: FeatureContext, name: vfioUser.FeatureName, request: Request): Promise<Buffer> {
@@ -56,6 +66,18 @@ async function getFeature(context: FeatureContext, name: vfioUser.FeatureName, r
     }
     case 'DMA_LOGGING_REPORT':
       return report(context, request);
+    case 'PRECOPY_INFO': {
+      const { initialBytes, dirtyBytes, reinit } = await served.device.precopyInfo();
+      const value = { initialBytes, dirtyBytes, flags: reinit ? vfioUser.PRECOPY_INFO_REINIT : 0 };
+      return vfioUser.encodeBody(FEATURES.PRECOPY_INFO.get.reply, value);
+    }
+    case 'ESTIMATE': {
+      const { get } = FEATURES.ESTIMATE;
+      const { state } = get.request.read(vfioUser.payloadOf(request.data, name), name);
+      const ms = await served.device.estimate(targetOf(state));
+      if (ms === undefined) throw refuse('the server', 'DEVICE_FEATURE', ERRNO.ENOENT);
+      return vfioUser.encodeBody(get.reply, { state, us: Math.round(ms * 1000) });
+    }
     default:
       throw invalid();
   }
@@ -65,9 +87,12 @@ async function setFeature(context: FeatureContext, name: vfioUser.FeatureName, d
   const payload = vfioUser.payloadOf(data, name);
   switch (name) {
     case 'MIG_DEVICE_STATE': {
-      const target = stateOfNumber(FEATURES.MIG_DEVICE_STATE.set.read(payload, name).state);
-      if (target === undefined || target === 'ERROR') throw invalid();
-      await context.served.move(target);
+      await context.served.move(targetOf(FEATURES.MIG_DEVICE_STATE.set.read(payload, name).state));
+      return data;
+    }
+    case 'DEADLINE': {
+      const { state, deadlineMs } = FEATURES.DEADLINE.set.read(payload, name);
+      await context.served.move(targetOf(state), deadlineMs);
       return data;
     }
     case 'DMA_LOGGING_START': {
@@ -81,6 +106,13 @@ async function setFeature(context: FeatureContext, name: vfioUser.FeatureName, d
     default:
       throw invalid();
   }
+}
+
+/** Of the number of a state that can be asked for. */
+function targetOf(number: number): DeviceState {
+  const target = stateOfNumber(number);
+  if (target === undefined || target === 'ERROR') throw invalid();
+  return target;
 }
 
 /** Any page size from 4096 on is taken as it is. Once more with the same one is no error, as with libvfio-user; what was logged stays. */

@@ -28,9 +28,9 @@ export class ServedDevice {
   }
 
   /** Throws as VfioDevice.setState. */
-  async move(target: DeviceState): Promise<void> {
+  async move(target: DeviceState, deadlineMs?: number): Promise<void> {
     try {
-      await this.device.setState(target);
+      await this.device.setState(target, deadlineMs === undefined ? {} : { deadlineMs });
     } catch (error) {
       if (isVfioError(error) && error.fault.code === 'VFIO_ARC_FAILED') this.#enter(error.fault.state);
       throw error;

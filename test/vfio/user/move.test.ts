@@ -108,6 +108,34 @@ test('what the guest has set up of its configuration space moves too, also while
   );
 });
 
+test('between vmferry processes: what is left of pre-copy, what a move takes, and moves with a deadline', async () => {
+  const device = new RamDevice({ modern: true });
+  await withServer(device, ({ socket }) =>
+    withDevice(socket, async (client) => {
+      assert.deepEqual([client.features.precopyInfo, client.features.deadlines], [true, true]);
+      await assert.rejects(client.precopyInfo(), { code: 'VFIO_OPERATION' });
+      assert.equal(await client.estimate('STOP_COPY'), 20);
+      const [arc, ...more] = await client.setState('PRE_COPY', { deadlineMs: 500 });
+      assert.deepEqual([arc?.from, arc?.to, more.length], ['RUNNING', 'PRE_COPY', 0]);
+      assert.deepEqual(await client.precopyInfo(), { initialBytes: device.memory.length, dirtyBytes: 7, reinit: true });
+      const refused = { code: 'VFIO_DEADLINE_REFUSED', device: 'device', errno: 62, neededMs: undefined };
+      await assert.rejects(client.setState('STOP', { deadlineMs: 15 }), { fault: { ...refused, deadlineMs: 15 } });
+      await assert.rejects(client.setState('STOP', { deadlineMs: 1 }), { fault: { ...refused, deadlineMs: 1 } });
+      device.missing = true;
+      await assert.rejects(client.setState('STOP', { deadlineMs: 500 }), {
+        fault: { code: 'VFIO_DEADLINE_MISSED', device: 'device', errno: 110, deadlineMs: 500, state: 'PRE_COPY' },
+      });
+      device.missing = false;
+      device.failing.set('RUNNING>STOP', { errno: 5 });
+      await assert.rejects(client.setState('STOP', { deadlineMs: 500 }), {
+        fault: { code: 'VFIO_ARC_FAILED', device: 'device', errno: 5, from: 'PRE_COPY', to: 'STOP', state: 'RUNNING' },
+      });
+      assert.deepEqual(await client.setState('RUNNING', { deadlineMs: 0 }), [], 'it is there');
+      await assert.rejects(client.setState('ERROR', { deadlineMs: 500 }), { code: 'VFIO_NO_PATH' });
+    }),
+  );
+});
+
 test('every state is reached from every other, along the arcs of the table; the rest is refused and changes nothing', async () => {
   for (const options of [{}, { preCopy: false }, { p2p: true }, { preCopy: false, p2p: true }]) {
     const device = new RamDevice(options);

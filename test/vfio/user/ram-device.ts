@@ -20,6 +20,7 @@ import {
   pathBetween,
   type ReadResult,
   sessionOf,
+  type TransitionOptions,
   vfioError,
 } from '../../../src/vfio/index.ts';
 
@@ -28,12 +29,15 @@ export const RAM_BAR = 2;
 /** BAR0: u64 source, u64 target, u64 count, u64 copies done; a write of the count copies that much guest memory. */
 export const DOORBELL_BAR = 0;
 const END_MARK = 0xffff_ffff;
+const MODERN_ARC_MS = 10;
 
 export interface RamDeviceOptions {
   readonly bytes?: number;
   readonly preCopy?: boolean;
   readonly p2p?: boolean;
   readonly stopCopySize?: boolean;
+  /** Takes deadlines and tells what is left of pre-copy. Its arcs take 10 ms each if a deadline asks; in time or not at all. */
+  readonly modern?: boolean;
   /** Copies guest memory after the write that asked for it is answered, as hardware does. Otherwise before. */
   readonly background?: boolean;
 }
@@ -57,6 +61,8 @@ export class RamDevice implements OfferedDevice {
   readonly failing = new Map<string, Failure>();
   /** Awaited at the beginning of every arc. */
   beforeArc: (arc: string) => Promise<void> = async () => {};
+  /** Deadlines are missed. */
+  missing = false;
   /** Longest read of migration data, bytes. */
   readMax = Number.POSITIVE_INFINITY;
   /** Calls of `setState` by their arcs, resets, and whether there is guest memory: what a test may look at. */
@@ -76,10 +82,17 @@ export class RamDevice implements OfferedDevice {
     p2p = false,
     stopCopySize = true,
     background = false,
+    modern = false,
   }: RamDeviceOptions = {}) {
     this.#background = background;
     this.memory = Buffer.alloc(bytes);
-    this.features = { states: { preCopy, p2p }, dmaLogging: false, stopCopySize, precopyInfo: false, deadlines: false };
+    this.features = {
+      states: { preCopy, p2p },
+      dmaLogging: false,
+      stopCopySize,
+      precopyInfo: modern,
+      deadlines: modern,
+    };
     this.regions = [
       { index: DOORBELL_BAR, size: 4096, readable: true, writable: true },
       { index: RAM_BAR, size: bytes, readable: true, writable: true },
@@ -95,7 +108,7 @@ export class RamDevice implements OfferedDevice {
     return this.#state;
   }
 
-  async setState(target: DeviceState): Promise<readonly ArcLatency[]> {
+  async setState(target: DeviceState, { deadlineMs }: TransitionOptions = {}): Promise<readonly ArcLatency[]> {
     const path = pathBetween(this.features.states, this.#state, target);
     if (path === undefined) {
       const fault = {
@@ -107,6 +120,7 @@ export class RamDevice implements OfferedDevice {
       } as const;
       throw vfioError(fault, 'no path');
     }
+    this.#keep(target, path.length * MODERN_ARC_MS, deadlineMs);
     for (const { from, to } of path) {
       const arc = `${from}>${to}`;
       this.journal.push(arc);
@@ -130,6 +144,24 @@ export class RamDevice implements OfferedDevice {
     return path.map((arc) => ({ ...arc, ms: 0 }));
   }
 
+  /** The deadline, or why not: too short to be promised, or (a test's doing) missed. */
+  #keep(to: DeviceState, neededMs: number, deadlineMs: number | undefined): void {
+    if (deadlineMs === undefined) return;
+    const [device, state] = [this.name, this.#state];
+    if (neededMs > deadlineMs) {
+      throw vfioError(
+        { code: 'VFIO_DEADLINE_REFUSED', device, errno: ERRNO.ETIME, deadlineMs, neededMs },
+        `${to}: not promised`,
+      );
+    }
+    if (this.missing) {
+      throw vfioError(
+        { code: 'VFIO_DEADLINE_MISSED', device, errno: ERRNO.ETIMEDOUT, deadlineMs, state },
+        `${to}: missed`,
+      );
+    }
+  }
+
   protected entered(from: DeviceState, to: DeviceState): void {
     if (sessionOf(to) === 'saving' && sessionOf(from) !== 'saving') {
       this.#out = Buffer.alloc(0);
@@ -139,7 +171,10 @@ export class RamDevice implements OfferedDevice {
     if (to === 'RESUMING') this.#in = Buffer.alloc(0);
   }
 
-  async estimate(): Promise<undefined> {}
+  async estimate(target: DeviceState): Promise<number | undefined> {
+    const path = pathBetween(this.features.states, this.#state, target);
+    return this.features.deadlines && path !== undefined ? path.length * MODERN_ARC_MS : undefined;
+  }
 
   async read(into: Buffer): Promise<ReadResult> {
     if (this.#out.length === 0) this.#out = this.#next();
@@ -189,7 +224,8 @@ export class RamDevice implements OfferedDevice {
   }
 
   async precopyInfo(): Promise<PrecopyInfo> {
-    throw operationFailed(this.name, 'precopy info', ERRNO.EOPNOTSUPP, 'none');
+    if (sessionOf(this.#state) !== 'saving') throw operationFailed(this.name, 'precopy info', ERRNO.EINVAL, 'not now');
+    return { initialBytes: this.#dirty.size * PAGE, dirtyBytes: 7, reinit: true };
   }
 
   async stopCopySize(): Promise<number> {

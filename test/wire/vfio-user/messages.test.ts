@@ -239,6 +239,15 @@ const FEATURE_ROWS: readonly FeatureRow[] = [
     { iova: 0x1_0000_0000, length: 0x8000, pageSize: 4096, bitmap: hex('8100000000000000') },
   ],
   ['MIG_DATA_SIZE', F.MIG_DATA_SIZE.get.reply, '0000100000000000', { stopCopyBytes: 0x10_0000 }],
+  [
+    'PRECOPY_INFO',
+    F.PRECOPY_INFO.get.reply,
+    '0000100000000000 0010000000000000 01000000 00000000',
+    { initialBytes: 0x10_0000, dirtyBytes: 4096, flags: 1 },
+  ],
+  ['DEADLINE', F.DEADLINE.set, '01000000 2c010000', { state: 1, deadlineMs: 300 }],
+  ['ESTIMATE', F.ESTIMATE.get.request, '03000000 00000000', { state: 3 }],
+  ['ESTIMATE reply', F.ESTIMATE.get.reply, '03000000 00000000 dc05000000000000', { state: 3, us: 1500 }],
 ];
 
 for (const [title, body, text, value] of FEATURE_ROWS) {

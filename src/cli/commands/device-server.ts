@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { explain, unreachable } from '../../base/index.ts';
+import { DEVICE_MEMORY_ADDRESS } from '../../machine/index.ts';
 import { DeviceServer, EmulatedVf, type ServerEvent, type VfOptions } from '../../vfio/index.ts';
 import { type DeviceOption, deviceOption, oneDeviceOption, vfHelp } from '../device-option.ts';
 import { examples, jsonOption, size } from '../options.ts';
@@ -25,7 +26,12 @@ export function addDeviceServer(program: Command): void {
     )
     .requiredOption('--socket <path>', 'unix socket to listen at')
     .addOption(oneDeviceOption(['vf']).default(deviceOption('vf', ['vf']), 'vf'))
-    .option('--dma-address <address>', 'guest address of the memory that the device writes to', size, 0x1_0000_0000)
+    .option(
+      '--dma-address <address>',
+      'guest address of the memory that the device writes to; by default that of `run` for its devices',
+      size,
+      DEVICE_MEMORY_ADDRESS,
+    )
     .option('--verify', 'recompute the state of the device whenever it comes to rest, and say whether it is right')
     .addOption(jsonOption())
     .action((flags: DeviceServerFlags) => serve(flags));

@@ -99,6 +99,8 @@ export class UserDevice implements VfioDevice, DeviceConfig {
   readonly #timeouts: ClientTimeouts;
   readonly #memory: ServedMemory;
   readonly #state: RemoteState;
+  /** What the server was told of guest memory. */
+  readonly #mapped: DmaRange[] = [];
   #config: GuestConfig | undefined;
   /** Settles, never rejects, when the calls made so far are over. */
   #turn: Promise<unknown> = Promise.resolve();
@@ -213,22 +215,27 @@ export class UserDevice implements VfioDevice, DeviceConfig {
     });
   }
 
-  /** Tells the server of the memory that it may reach, in a state that allows it (any but STOP and STOP_COPY with libvfio-user). */
+  /**
+   * Tells the server of the memory that it may reach, in place of what was attached before; in a state that allows it (any but STOP and
+   * STOP_COPY with libvfio-user). Addresses are all that it is told: another memory at the same ones is no news for it.
+   */
   attachMemory(memory: GuestMemory): Promise<void> {
     return this.#inTurn('attach memory', async () => {
+      const stays = (range: DmaRange) => memory.ranges.some((other) => isSameRange(range, other));
+      await this.#unmap((range) => !stays(range));
       // Device and server may reach it before the answer has come.
       this.#memory.memory = memory;
       for (const range of memory.ranges) {
+        if (this.#mapped.some((other) => isSameRange(range, other))) continue;
         await this.#link.request('DMA_MAP', mapRequest(range), this.#timeouts.deviceMs, () => {});
+        this.#mapped.push(range);
       }
     });
   }
 
   detachMemory(): Promise<void> {
     return this.#inTurn('detach memory', async () => {
-      for (const range of this.#memory.memory?.ranges ?? []) {
-        await this.#link.request('DMA_UNMAP', unmapRequest(range), this.#timeouts.deviceMs, () => {});
-      }
+      await this.#unmap(() => true);
       this.#memory.memory = undefined;
     });
   }
@@ -264,6 +271,13 @@ export class UserDevice implements VfioDevice, DeviceConfig {
     return this.#config;
   }
 
+  async #unmap(which: (range: DmaRange) => boolean): Promise<void> {
+    for (const range of this.#mapped.filter(which)) {
+      await this.#link.request('DMA_UNMAP', unmapRequest(range), this.#timeouts.deviceMs, () => {});
+      this.#mapped.splice(this.#mapped.indexOf(range), 1);
+    }
+  }
+
   #reset(): Promise<void> {
     return this.#link.request('DEVICE_RESET', {}, this.#timeouts.deviceMs, () => {});
   }
@@ -282,4 +296,8 @@ export class UserDevice implements VfioDevice, DeviceConfig {
     if (errno !== undefined) return operationFailed(this.name, operation, errno, 'the server refuses');
     return deviceGone(this.name, operation, error);
   }
+}
+
+function isSameRange(a: DmaRange, b: DmaRange): boolean {
+  return a.iova === b.iova && a.length === b.length;
 }

@@ -81,6 +81,30 @@ test('the device reaches guest memory while a command of ours is open, and every
   );
 });
 
+test('memory is attached anew: only what has changed is said, and what is there now is reached', async () => {
+  const device = new RamDevice();
+  await withServer(device, ({ socket }) =>
+    withDevice(socket, async (client) => {
+      const [first, second, elsewhere] = [
+        new TestMemory(0, 8192),
+        new TestMemory(0, 8192),
+        new TestMemory(0x10_0000, 8192),
+      ];
+      for (const memory of [first, second, elsewhere]) {
+        await client.attachMemory(memory);
+        memory.bytes.write('here');
+        const { iova } = memory.ranges[0]!;
+        await ring(client, iova, iova + 4096, 4);
+        assert.equal(memory.bytes.toString('latin1', 4096, 4100), 'here');
+      }
+      assert.equal(first.bytes.toString('latin1', 4096, 4100), 'here');
+      await assert.rejects(ring(client, 0, 4096, 4), { code: 'VFIO_OPERATION' }, 'the old addresses are gone');
+      await client.detachMemory();
+      await client.attachMemory(first);
+    }),
+  );
+});
+
 test('what the guest has set up of its configuration space moves too, also while the state is read out', async () => {
   const [source, destination] = [new RamDevice(), new RamDevice()];
   await withServer(source, ({ socket: from }) =>

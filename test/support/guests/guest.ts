@@ -82,7 +82,7 @@ export function linuxGuest({ cpus, workMb, devices }: LinuxOptions): Guest {
       };
       return [
         ...['-smp', String(cpus), '-kernel', join(kernel, 'vmlinuz'), '-initrd', join(kernel, 'initrd.gz')],
-        ...['-append', `console=ttyS0 quiet panic=-1 ferrymb=${workMb}`],
+        ...['-append', `console=ttyS0 quiet no_timer_check panic=-1 ferrymb=${workMb}`],
         ...devices.flatMap((device) => args[device]),
       ];
     },

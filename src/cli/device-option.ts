@@ -1,8 +1,10 @@
 /** `--device DRIVER[,NAME=VALUE]...`, in the manner of QEMU: which device, and what it is like. */
-import { InvalidArgumentError, Option } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import { asError } from '../base/index.ts';
 import { parseSize } from '../settings/index.ts';
 import {
+  DEVICES_MAX,
+  type DeviceSpec,
   VF_PARAMETERS,
   VF_PRESETS,
   type VfOptions,
@@ -11,11 +13,7 @@ import {
   vfOptions,
 } from '../vfio/index.ts';
 
-export type DeviceOption =
-  /** An emulated VF in this process. */
-  | { readonly driver: 'vf'; readonly options: VfOptions }
-  /** One behind a vfio-user server. */
-  | { readonly driver: 'vfio-user'; readonly socket: string };
+export type DeviceOption = DeviceSpec;
 
 /** `drivers`: which of them the command takes. A text that does not fit is a usage error. */
 export function deviceOption(text: string, drivers: readonly DeviceOption['driver'][]): DeviceOption {
@@ -37,8 +35,23 @@ function assignmentOf(text: string): readonly [string, string] {
 }
 
 function vfOf(values: ReadonlyMap<string, string>): VfOptions {
+  const { given, preset } = parametersOf(values);
+  return checked(given, preset);
+}
+
+function checked(given: GivenParameters, preset: VfPreset, faults: readonly string[] = []): VfOptions {
+  try {
+    return vfOptions({ ...(given as Parameters<typeof vfOptions>[0]), faults }, preset);
+  } catch (thrown) {
+    throw wrong(asError(thrown).message);
+  }
+}
+
+type GivenParameters = Partial<Record<VfParameterName, number | boolean>>;
+
+function parametersOf(values: ReadonlyMap<string, string>): { given: GivenParameters; preset: VfPreset } {
   let preset: VfPreset = 'small';
-  const given: Partial<Record<VfParameterName, number | boolean>> = {};
+  const given: GivenParameters = {};
   for (const [name, value] of values) {
     if (name === 'preset') {
       if (!Object.hasOwn(VF_PRESETS, value)) throw wrong(`A preset is one of: ${Object.keys(VF_PRESETS).join(', ')}.`);
@@ -49,11 +62,7 @@ function vfOf(values: ReadonlyMap<string, string>): VfOptions {
       throw wrong(`A vf has preset and: ${Object.keys(VF_PARAMETERS).join(', ')}.`);
     }
   }
-  try {
-    return vfOptions(given as Parameters<typeof vfOptions>[0], preset);
-  } catch (thrown) {
-    throw wrong(asError(thrown).message);
-  }
+  return { given, preset };
 }
 
 function parameterOf(name: VfParameterName, value: string): number | boolean {
@@ -87,4 +96,59 @@ export function oneDeviceOption(drivers: readonly DeviceOption['driver'][]): Opt
     '--device <device>',
     `the device: ${drivers.join(' or ')}, with NAME=VALUE behind commas`,
   ).argParser((text: string) => deviceOption(text, drivers));
+}
+
+/** What `--vf`, `--device` and `--vf-fault` of one command line say together. */
+export interface DeviceFlags {
+  readonly vf?: string;
+  readonly device?: readonly DeviceOption[];
+  readonly vfFault?: readonly string[];
+}
+
+/** Options of a command whose machine has any number of devices. */
+export function addDeviceOptions(command: Command): Command {
+  const devices: DeviceOption[] = [];
+  const faults: string[] = [];
+  return command
+    .option('--vf <count>', 'emulated VFs, all alike but for their seeds; with NAME=VALUE behind commas', vfs)
+    .addOption(
+      new Option('--device <device>', 'a vf or vfio-user, with NAME=VALUE behind commas; as often as wanted').argParser(
+        (text: string) => {
+          devices.push(deviceOption(text, ['vf', 'vfio-user']));
+          return devices;
+        },
+      ),
+    )
+    .addOption(
+      new Option('--vf-fault <fault>', "a fault to inject: 'vf0 read data:fail,errno=EIO,after=3'").argParser(
+        (text: string) => {
+          faults.push(text);
+          return faults;
+        },
+      ),
+    )
+    .addHelpText('after', vfHelp());
+}
+
+function vfs(text: string): string {
+  devicesOf({ vf: text });
+  return text;
+}
+
+/** The devices in the order of their slots: those of `--vf` first. A text that does not fit is a usage error. */
+export function devicesOf({ vf, device = [], vfFault = [] }: DeviceFlags): readonly DeviceOption[] {
+  const [count = '', ...assignments] = vf === undefined ? ['0'] : vf.split(',');
+  if (!/^\d{1,3}$/.test(count)) throw wrong(`A number of VFs is wanted, not '${count}'.`);
+  const { given, preset } = parametersOf(new Map(assignments.map(assignmentOf)));
+  const alike = Array.from({ length: Number(count) }, (_, i): DeviceOption => {
+    const { seed } = checked(given, preset);
+    return { driver: 'vf', options: checked({ ...given, seed: seed + i }, preset, faultsOf(`vf${i}`, vfFault)) };
+  });
+  const devices = [...alike, ...device];
+  if (devices.length > DEVICES_MAX) throw wrong(`A machine has slots for ${DEVICES_MAX} devices.`);
+  return devices;
+}
+
+function faultsOf(name: string, faults: readonly string[]): readonly string[] {
+  return faults.filter((text) => text.startsWith(`${name} `)).map((text) => text.slice(name.length + 1));
 }

@@ -2,6 +2,7 @@
 import { type Command, Help } from 'commander';
 import { renderQmpCommands } from '../control/index.ts';
 import { buildProgram } from './program.ts';
+import { deviceCommands } from './run/device-commands.ts';
 import { workloadCommands } from './run/workload-commands.ts';
 
 export function renderCliReference(): string {
@@ -16,7 +17,7 @@ export function renderCliReference(): string {
     ...program.commands.map(section),
     '## QMP commands of `run`',
     'Beside those of every vmferry process (see qmp.md):',
-    renderQmpCommands(workloadCommands(noMachine)),
+    renderQmpCommands([...workloadCommands(noMachine), ...deviceCommands(noMachine)]),
   ]
     .join('\n\n')
     .concat('\n');

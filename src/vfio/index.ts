@@ -11,6 +11,7 @@ export { DEVICE_DEADLINES, type DeviceDeadlines, type MigratableDevice } from '.
 export type { Span, SpanKind, Spans } from './machine/spans.ts';
 export * from './machine/vfio-machine.ts';
 export * from './move-device.ts';
+export * from './plug-devices.ts';
 export * from './states.ts';
 export * from './transitions.ts';
 export { CLIENT_TIMEOUTS, type ClientTimeouts } from './user-client/connect.ts';
@@ -22,4 +23,3 @@ export type { ServerEvent } from './user-server/events.ts';
 export type { OfferedDevice } from './user-server/served-device.ts';
 export { DeviceServer, type DeviceServerOptions } from './user-server/server.ts';
 export { SESSION_TIMEOUTS, type SessionTimeouts } from './user-server/session.ts';
-export * from './vf-machine.ts';

@@ -3,9 +3,9 @@ import assert from 'node:assert/strict';
 import { createWorkload, type WorkloadMachine, type WorkloadOptions } from '../../src/machine/index.ts';
 import {
   type DeviceDeadlines,
+  type DevicesInMachine,
   deviceMemoryOf,
-  plugVfs,
-  type VfMachine,
+  plugDevices,
   type VfOptions,
   vfOptions,
 } from '../../src/vfio/index.ts';
@@ -21,7 +21,7 @@ export const BUSY_VF = {
   'dma-rate': 10e6,
 };
 
-export interface MachineWithVfs extends VfMachine {
+export interface MachineWithVfs extends DevicesInMachine {
   readonly workload: WorkloadMachine;
 }
 
@@ -34,9 +34,10 @@ export interface VfSide {
 
 export async function machineWithVfs(side: VfSide, incoming: boolean): Promise<MachineWithVfs> {
   const { vfs, workload: given, ...options } = side;
-  const common = { ram: 16 * MIB, vcpus: 1, dirtyRate: 10e6, seed: 7, deviceMemory: deviceMemoryOf(vfs), ...given };
+  const specs = vfs.map((one) => ({ driver: 'vf', options: one }) as const);
+  const common = { ram: 16 * MIB, vcpus: 1, dirtyRate: 10e6, seed: 7, deviceMemory: deviceMemoryOf(specs), ...given };
   const workload = await createWorkload({ ...common, incoming });
-  const plugged = await plugVfs(workload, vfs, options);
+  const plugged = await plugDevices(workload, specs, options);
   return {
     ...plugged,
     workload,

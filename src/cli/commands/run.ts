@@ -1,6 +1,7 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { PATTERNS, type Pattern, WORKLOAD_DEFAULTS } from '../../machine/index.ts';
 import type { Assignments } from '../../settings/index.ts';
+import { addDeviceOptions, type DeviceFlags, devicesOf } from '../device-option.ts';
 import {
   count,
   engineSettings,
@@ -17,7 +18,7 @@ import {
 import { perform } from '../perform.ts';
 import { runMachine } from '../run/run-machine.ts';
 
-interface RunFlags {
+interface RunFlags extends DeviceFlags {
   readonly qmp: string;
   readonly machine: string;
   readonly ram: number;
@@ -30,6 +31,7 @@ interface RunFlags {
   readonly incoming?: string;
   readonly prealloc?: boolean;
   readonly paused?: boolean;
+  readonly loadConfigAfterIter?: boolean;
   readonly set?: Assignments;
   readonly json?: boolean;
 }
@@ -70,13 +72,16 @@ export function addRun(program: Command): void {
     )
     .option('--prealloc', 'with --incoming: take all memory now, so that no page fault slows the migration')
     .option('--paused', 'do not start the guest; the QMP command cont does')
+    .option('--load-config-after-iter', 'load the configurations of devices when the state of all of them is loaded')
     .addOption(setOption('migration capability or parameter'))
     .addOption(jsonOption())
     .action((flags: RunFlags) => run(flags));
+  addDeviceOptions(command);
   examples(command, [
     'run --qmp a.sock',
     'run --qmp a.sock --ram 4G --vcpus 4 --dirty-rate 300M --pattern uniform',
     'run --qmp b.sock --ram 4G --vcpus 4 --incoming defer',
+    'run --qmp a.sock --vf 4,preset=vf-100m --device vfio-user,socket=vf.sock',
     'run --qmp b.sock --incoming tcp:127.0.0.1:4444 --machine workload-7.2',
   ]);
 }
@@ -104,6 +109,8 @@ function run({
         prealloc,
         ...(id === undefined ? {} : { uuid: id }),
       },
+      devices: devicesOf(flags),
+      loadConfigAfterIter: flags.loadConfigAfterIter === true,
       settings: engineSettings(settingsOf(set)),
       qmp,
       incoming: at,

@@ -4,10 +4,14 @@ import { VmHost } from '../../migration/index.ts';
 import type { Outcome } from '../../porcelain/index.ts';
 import type { Settings } from '../../settings/index.ts';
 import { formatAddress } from '../../transport/index.ts';
+import { type DeviceSpec, deviceMemoryOf, plugDevices } from '../../vfio/index.ts';
+import { deviceCommands } from './device-commands.ts';
 import { workloadCommands } from './workload-commands.ts';
 
 export interface RunOptions {
-  readonly machine: Omit<WorkloadOptions, 'incoming'>;
+  readonly machine: Omit<WorkloadOptions, 'incoming' | 'deviceMemory'>;
+  readonly devices: readonly DeviceSpec[];
+  readonly loadConfigAfterIter: boolean;
   readonly settings: Settings;
   /** Path of the QMP socket. */
   readonly qmp: string;
@@ -23,15 +27,24 @@ export interface RunOptions {
 
 /** A process with the embedded machine, from its start to quit, the end of its parent, or a failed arrival. */
 export async function runMachine(options: RunOptions): Promise<Outcome> {
-  const { incoming, qmp, settings, signal } = options;
-  const machine = await createWorkload({ ...options.machine, incoming: incoming !== undefined });
+  const { incoming, qmp, settings, signal, devices: specs, loadConfigAfterIter } = options;
+  const deviceMemory = deviceMemoryOf(specs);
+  const workload = await createWorkload({ ...options.machine, incoming: incoming !== undefined, deviceMemory });
+  const devices = await plugDevices(workload, specs, { loadConfigAfterIter }).catch(async (error: unknown) => {
+    await workload.dispose();
+    throw error;
+  });
+  const dispose = async () => {
+    await devices.close();
+    await workload.dispose();
+  };
   let end: (outcome: Outcome) => void = () => {};
   const ended = new Promise<Outcome>((resolve) => {
     end = resolve;
   });
   const host = new VmHost({
     name: 'vmferry',
-    machine,
+    machine: devices.machine,
     settings,
     quit: async () => end({ status: signal.aborted ? 'cancelled' : 'completed', message: '' }),
     arrived: ({ status, error }, exitOnError) => {
@@ -41,9 +54,9 @@ export async function runMachine(options: RunOptions): Promise<Outcome> {
   const server = await QmpServer.listen({
     host,
     address: { kind: 'unix', path: qmp },
-    commands: workloadCommands(() => machine),
+    commands: [...workloadCommands(() => ({ workload, devices })), ...deviceCommands(() => devices)],
   }).catch(async (error: unknown) => {
-    await machine.dispose();
+    await dispose();
     throw error;
   });
   const quit = () => void host.quit();
@@ -61,6 +74,6 @@ export async function runMachine(options: RunOptions): Promise<Outcome> {
     process.off('disconnect', quit);
     signal.removeEventListener('abort', quit);
     await server.close();
-    await machine.dispose();
+    await dispose();
   }
 }

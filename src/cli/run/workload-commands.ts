@@ -14,10 +14,16 @@ import {
   struct,
 } from '../../control/index.ts';
 import type { Verdict, WorkloadMachine } from '../../machine/index.ts';
+import type { DeviceEvidence, DevicesInMachine } from '../../vfio/index.ts';
+
+export interface RunningMachine {
+  readonly workload: WorkloadMachine;
+  readonly devices: DevicesInMachine;
+}
 
 /** `machine` is asked for when a command runs. */
-export function workloadCommands(machine: () => WorkloadMachine): Command[] {
-  return [statusCommand(machine), verifyCommand(machine)];
+export function workloadCommands(machine: () => RunningMachine): Command[] {
+  return [statusCommand(() => machine().workload), verifyCommand(machine)];
 }
 
 const STATUS = struct('XWorkloadStatus', {
@@ -71,10 +77,14 @@ const VERDICT = struct('XWorkloadVerdict', {
   'pages-checked': required(int, 'Pages compared.'),
   'pages-bad': required(int, 'Pages that differ.'),
   'registers-bad': required(int, 'vCPUs whose registers do not follow from what they did.'),
+  'devices-checked': required(
+    int,
+    'Emulated VFs whose state, and whose pages of guest memory, are among those compared.',
+  ),
   details: required(arrayOf(str), 'The first differences, one sentence each.'),
 });
 
-function verifyCommand(machineOf: () => WorkloadMachine): Command {
+function verifyCommand(machineOf: () => RunningMachine): Command {
   return defineCommand({
     name: 'x-workload-verify',
     doc:
@@ -90,7 +100,8 @@ function verifyCommand(machineOf: () => WorkloadMachine): Command {
       const { running } = host.status();
       await host.stop();
       try {
-        return rendered(await machineOf().verify());
+        const { workload, devices } = machineOf();
+        return rendered(await workload.verify(), await devices.evidence());
       } finally {
         if (running) await host.cont();
       }
@@ -98,12 +109,17 @@ function verifyCommand(machineOf: () => WorkloadMachine): Command {
   });
 }
 
-function rendered({ pagesChecked, pagesBad, bad, registersBad }: Verdict) {
+function rendered(verdict: Verdict, devices: readonly DeviceEvidence[]) {
+  const { pagesChecked, pagesBad, bad, registersBad } = verdict;
+  const memories = devices.flatMap(({ state, dma }) => (dma === undefined ? [state] : [state, dma]));
+  const devicePagesBad = memories.reduce((sum, memory) => sum + memory.pagesBad, 0);
+  const lost = lostWrites(devices);
   return {
-    verified: pagesBad === 0 && registersBad.length === 0,
-    'pages-checked': pagesChecked,
-    'pages-bad': pagesBad,
+    verified: pagesBad + devicePagesBad + registersBad.length === 0 && lost === 0,
+    'pages-checked': memories.reduce((sum, memory) => sum + memory.pagesChecked, pagesChecked),
+    'pages-bad': pagesBad + devicePagesBad,
     'registers-bad': registersBad.length,
+    'devices-checked': devices.length,
     details: [
       ...bad.map(
         ({ block, page, offset, expected, found }) =>
@@ -113,6 +129,19 @@ function rendered({ pagesChecked, pagesBad, bad, registersBad }: Verdict) {
         ({ vcpu, operations, expected, found }) =>
           `vCPU ${vcpu} after ${operations} operations: accumulator ${expected} expected, ${found} found`,
       ),
+      ...devices.flatMap(({ state, dma }, i) => [
+        ...(state.pagesBad > 0 ? [`vf${i}: ${state.pagesBad} pages of its state, the first is ${state.firstBad}`] : []),
+        ...(dma !== undefined && dma.pagesBad > 0
+          ? [`vf${i}: ${dma.pagesBad} pages of guest memory that it writes to, the first is ${dma.firstBad}`]
+          : []),
+      ]),
+      ...(lost === 0 ? [] : [`writes between devices: ${lost} were lost, or came when a device was stopped`]),
     ],
   };
+}
+
+/** What VFs have sent to one another and nobody has got, and what came too late. */
+function lostWrites(devices: readonly DeviceEvidence[]): number {
+  const sum = (pick: (device: DeviceEvidence) => number) => devices.reduce((total, device) => total + pick(device), 0);
+  return Math.abs(sum((device) => device.peerSent - device.peerReceived)) + sum((device) => device.peerLate);
 }

@@ -22,13 +22,15 @@ import type {
   SourceMachine,
 } from '../../machine/index.ts';
 import type { Configuration, SectionHeader, VfioElement } from '../../wire/index.ts';
+import type { DeviceFeatures } from '../device.ts';
 import { ERRNO, vfioError } from '../errors.ts';
+import type { DeviceState } from '../states.ts';
 import { DeviceDirtyLog } from './device-dirty-log.ts';
 import { DEVICE_DEADLINES, type DeviceDeadlines, GuardedDevice, type MigratableDevice } from './guarded-device.ts';
 import { IncomingDevice } from './incoming-device.ts';
 import { OutgoingDevice } from './outgoing-device.ts';
 import { startDevices, stopDevices, together } from './running.ts';
-import { Spans } from './spans.ts';
+import { type Span, Spans } from './spans.ts';
 import { addOldStyleSections } from './vmdesc.ts';
 
 /** A machine that devices are plugged into. */
@@ -52,6 +54,19 @@ export interface PluggedDevice {
   readonly loadConfigAfterIter?: boolean;
 }
 
+export interface DeviceReport {
+  readonly name: string;
+  readonly idstr: string;
+  readonly features: DeviceFeatures;
+  /** Undefined: it is gone. */
+  readonly state: DeviceState | undefined;
+  /** Bytes that it would save if it were stopped now, if it can tell. */
+  readonly stateBytes: number | undefined;
+  readonly resets: number;
+  /** Of the last migration. */
+  readonly spans: readonly Span[];
+}
+
 interface Slot extends PluggedDevice {
   readonly device: GuardedDevice;
   readonly outgoing: OutgoingDevice;
@@ -66,8 +81,8 @@ export class VfioMachine implements DeviceHost {
   readonly #slots: readonly Slot[];
   readonly #dirtyLog: DeviceDirtyLog;
   readonly #spans = new Spans();
-  /** Devices that had to be reset to let the guest run again: their state is lost. */
-  #resets: string[] = [];
+  /** Devices that had to be reset after a failure, each time: their state was lost. */
+  readonly #resets: string[] = [];
 
   private constructor(host: DeviceHost, devices: readonly PluggedDevice[], deadlines: DeviceDeadlines) {
     this.#host = host;
@@ -92,16 +107,24 @@ export class VfioMachine implements DeviceHost {
     return machine;
   }
 
-  /** When which device did what in the last migration. */
-  get spans(): Spans {
-    return this.#spans;
+  /** What the devices are like, and what they did in the last migration. */
+  async reports(): Promise<readonly DeviceReport[]> {
+    return await Promise.all(this.#slots.map((slot) => this.#report(slot)));
   }
 
-  /** Names of devices that were reset because they had failed, since the last call. */
-  takeResets(): readonly string[] {
-    const resets = this.#resets;
-    this.#resets = [];
-    return resets;
+  async #report({ device, idstr }: Slot): Promise<DeviceReport> {
+    const { features, name } = device;
+    const state = device.lost ? undefined : await device.state().catch(() => undefined);
+    const known = state !== undefined && features.stopCopySize;
+    return {
+      name,
+      idstr,
+      features,
+      state,
+      stateBytes: known ? await device.stopCopySize().catch(() => undefined) : undefined,
+      resets: this.#resets.filter((one) => one === name).length,
+      spans: this.#spans.all.filter((span) => span.device === name),
+    };
   }
 
   get machineType(): string {

@@ -11,6 +11,8 @@ import { type PageTarget, pageTarget } from './pages/page-target.ts';
 export interface CopyState {
   /** Pages of a file into memory that needs nothing in between. */
   readonly load: { readonly file: FileView; readonly memory: MemoryView } | undefined;
+  /** Zero pages need nothing: `to` is zero, and of a file no page comes twice. */
+  readonly leavesZeros: boolean;
   readonly source: PageSource;
   readonly target: PageTarget;
   readonly pageSize: number;
@@ -23,6 +25,7 @@ export function copyState({ from, to }: CopyStart, counters: Float64Array): Copy
   const straight = from.kind === 'file' && !from.direct && to.kind === 'memory';
   return {
     load: straight ? { file: new FileView(from), memory: new MemoryView(to) } : undefined,
+    leavesZeros: from.kind === 'file' && to.kind === 'memory' && to.isZero,
     source: pageSource(from),
     target: pageTarget(to),
     pageSize,
@@ -37,11 +40,11 @@ export function copyBatch(state: CopyState, slot: Uint32Array): void {
   const block = slot[BATCH.BLOCK]!;
   const count = slot[BATCH.COUNT]!;
   let normal: number;
-  if (load !== undefined) normal = loadStraight(load.file, load.memory, slot, state.pageSize);
+  if (load !== undefined) normal = loadStraight(state, load.file, load.memory, slot);
   else {
     normal = source.select(slot, true, offsets);
     target.take(source, block, offsets, normal);
-    for (let i = normal; i < count; i++) target.clear(block, offsets[i]!);
+    if (!state.leavesZeros) for (let i = normal; i < count; i++) target.clear(block, offsets[i]!);
   }
   counters[Counter.BYTES]! += normal * state.pageSize;
   counters[Counter.PACKETS]! += 1;
@@ -50,7 +53,8 @@ export function copyBatch(state: CopyState, slot: Uint32Array): void {
 }
 
 /** Neighbours are read together, to where they belong. Returns how many pages the file has. */
-function loadStraight(file: FileView, memory: MemoryView, slot: Uint32Array, pageSize: number): number {
+function loadStraight(state: CopyState, file: FileView, memory: MemoryView, slot: Uint32Array): number {
+  const { pageSize, leavesZeros } = state;
   const block = slot[BATCH.BLOCK]!;
   const end = BATCH.PAGES + slot[BATCH.COUNT]!;
   const base = memory.addresses[block]!;
@@ -58,7 +62,7 @@ function loadStraight(file: FileView, memory: MemoryView, slot: Uint32Array, pag
   for (let at: number = BATCH.PAGES; at < end; ) {
     const first = slot[at]!;
     if (!file.has(block, first * pageSize)) {
-      memory.clearPage(block, first * pageSize);
+      if (!leavesZeros) memory.clearPage(block, first * pageSize);
       at++;
       continue;
     }

@@ -20,6 +20,8 @@ export interface MemoryRam {
   readonly kind: 'memory';
   /** Target page size, bytes. */
   readonly pageSize: number;
+  /** All of it is zero until something is put there: zero pages that come first need nothing. */
+  readonly isZero: boolean;
   readonly blocks: readonly MemoryBlock[];
 }
 

@@ -2,7 +2,7 @@ import { EventEmitter } from 'node:events';
 import type { DestinationMachine, RunState, SourceMachine } from '../machine/index.ts';
 import type { Settings, SettingsView } from '../settings/index.ts';
 import { type Address, connect, listen, parseAddress } from '../transport/index.ts';
-import { CheckpointSide, innerSettings, listenToCheckpoint, requireFile } from './checkpoint-file.ts';
+import { CheckpointSide, CheckpointSource, innerSettings, requireFile } from './checkpoint-file.ts';
 import type { SourceListener } from './destination/arrivals.ts';
 import { IncomingMigration, type IncomingResult } from './destination/incoming.ts';
 import { wrongState } from './errors.ts';
@@ -17,6 +17,8 @@ export interface HostedMachine extends SourceMachine, DestinationMachine {
   readonly uuid: Uint8Array | undefined;
   readonly runState: RunState;
 }
+
+type SourceOptions = CheckpointSource['options'];
 
 export interface VmHostOptions {
   readonly name: string;
@@ -40,6 +42,8 @@ export class VmHost implements Host {
   readonly #events = new EventEmitter<{ event: [HostEvent] }>();
   #outgoing: OutgoingMigration | undefined;
   #incoming: IncomingMigration | undefined;
+  /** That the incoming migration comes from. */
+  #checkpoint: CheckpointSource | undefined;
   #running: Promise<OutgoingResult | IncomingResult> | undefined;
   #listening: Address | undefined;
   /** migrate-incoming is about to listen. */
@@ -110,6 +114,7 @@ export class VmHost implements Host {
       settings,
       connect: (signal) => checkpoint?.connect(signal) ?? connect(address, { signal }),
       dial: dialer(address),
+      copyTo: checkpoint && (() => checkpoint.ram),
       returnPath: (channel) => checkpoint !== undefined || hasReturnPath(address, channel, settings),
       inert: address.kind === 'file',
       farFailure: async () => checkpoint?.failure(),
@@ -135,15 +140,14 @@ export class VmHost implements Host {
     const settings = innerSettings(this.settings.snapshot());
     requireConnections(this.settings, address);
     this.#arriving = true;
-    const listener = await this.#listen(address, settings).finally(() => {
+    const source = await this.#source(address, settings).finally(() => {
       this.#arriving = false;
     });
     this.#outgoing = undefined;
     this.#incoming = new IncomingMigration({
       machine: this.#machine,
-      settings,
       takesAnyMachine: false,
-      listener,
+      ...source,
       observer: {
         status: (status) => this.#status(status),
         started: () => {
@@ -157,11 +161,18 @@ export class VmHost implements Host {
   }
 
   /** Begins to wait for the source. */
-  async #listen(address: Address, settings: SettingsView): Promise<SourceListener> {
+  async #source(address: Address, settings: SettingsView): Promise<SourceOptions> {
+    this.#checkpoint = undefined;
     if (this.settings.capability('mapped-ram')) {
       requireFile(address);
-      return listenToCheckpoint(address, settings);
+      this.#checkpoint = new CheckpointSource(address, settings);
+      return this.#checkpoint.options;
     }
+    const listener = await this.#listen(address);
+    return { listener, settings };
+  }
+
+  async #listen(address: Address): Promise<SourceListener> {
     const listener = await listen(address);
     this.#listening = listener.address;
     return {
@@ -197,7 +208,8 @@ export class VmHost implements Host {
   }
 
   queryMigrationThreads(): MigrationThread[] {
-    const threads = this.#outgoing?.threads ?? this.#incoming?.threads ?? [];
+    const arriving = [...(this.#incoming?.threads ?? []), ...(this.#checkpoint?.threads ?? [])];
+    const threads = this.#outgoing?.threads ?? arriving;
     return threads.map(({ name, threadId }) => ({ name, 'thread-id': threadId }));
   }
 

@@ -31,7 +31,7 @@ export async function receive(options: ReceiveOptions): Promise<Outcome> {
   const address = parseAddress(options.uri);
   requireConnections(settings, address);
   const listener = await listen(address);
-  const machine = new CheckpointWriter(file);
+  const machine = new CheckpointWriter(file, { directIo: settings.parameter('direct-io') });
   try {
     await machine.open();
   } catch (error) {

@@ -10,6 +10,7 @@ import { plainStream } from './plain.ts';
 import { withPrivateSocket } from './private-socket.ts';
 import { receive } from './receive.ts';
 import { judge, takeBack, whereItStays } from './settle.ts';
+import { assignmentsFor } from './sides.ts';
 
 export interface SaveOptions extends Pick<DriveOptions, 'signal' | 'progress'> {
   /** QMP socket of the process that has the machine. */
@@ -47,10 +48,10 @@ async function saveOver(uri: string, source: Peer, options: SaveOptions): Promis
       'the process waits for a migration itself: it has no guest to save',
     );
   }
-  const { capabilities, parameters } = options.settings;
   const own = new Settings();
-  own.setCapabilities(capabilities);
-  own.setParameters(parameters);
+  own.setCapabilities(options.settings.capabilities);
+  own.setParameters(options.settings.parameters);
+  const { capabilities, parameters } = assignmentsFor('source', options.settings);
   const plain = await plainStream(source);
   const undo = await applySettings(source, {
     capabilities: [...plain.capabilities, { capability: 'return-path', state: true }, ...capabilities],

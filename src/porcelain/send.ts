@@ -20,7 +20,8 @@ export interface SendOptions {
 
 /** Sends the machine of a checkpoint. Throws only before it is sent: no such file, not a checkpoint. */
 export async function send(options: SendOptions): Promise<Outcome> {
-  const reader = await CheckpointReader.open(options.file);
+  const directIo = options.settings.parameter('direct-io');
+  const reader = await CheckpointReader.open(options.file, { directIo });
   try {
     return await sendMachine(reader, options);
   } finally {

@@ -26,6 +26,8 @@ const BOTH_PARAMETERS: ReadonlySet<ParameterName> = new Set([
   'x-rdma-chunk-size',
 ]);
 const DESTINATION_PARAMETERS: ReadonlySet<ParameterName> = new Set(['tls-authz']);
+/** Of whoever has the file, which is not a process with a guest here. */
+const FILE_PARAMETERS: ReadonlySet<string> = new Set(['direct-io'] satisfies ParameterName[]);
 
 export function assignmentsFor(side: 'source' | 'destination', all: Assignments): Assignments {
   const source = side === 'source';
@@ -36,8 +38,8 @@ export function assignmentsFor(side: 'source' | 'destination', all: Assignments)
       takes(capability, BOTH_CAPABILITIES, DESTINATION_CAPABILITIES),
     ),
     parameters: Object.fromEntries(
-      Object.entries(all.parameters).filter(([name]) =>
-        takes(name as ParameterName, BOTH_PARAMETERS, DESTINATION_PARAMETERS),
+      Object.entries(all.parameters).filter(
+        ([name]) => !FILE_PARAMETERS.has(name) && takes(name as ParameterName, BOTH_PARAMETERS, DESTINATION_PARAMETERS),
       ),
     ),
   };

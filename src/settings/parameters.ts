@@ -307,8 +307,8 @@ export const PARAMETERS = {
     type: { kind: 'bool' },
     default: false,
     since: '9.1',
-    support: { no: NOT_YET },
-    doc: 'mapped-ram: write and read the file past the page cache.',
+    support: 'yes',
+    doc: 'mapped-ram, checkpoints: with multifd, write and read pages past the page cache. Fails where the file system cannot do that.',
   },
   'x-rdma-chunk-size': {
     type: { kind: 'size', unit: 'bytes', powerOfTwoFrom: MIB, max: 1024 * MIB },

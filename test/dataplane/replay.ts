@@ -24,6 +24,7 @@ export async function replay(t: TestContext, capture: MultifdCapture): Promise<R
     (list) => {
       const made: MemoryRam = {
         kind: 'memory',
+        isZero: true,
         pageSize: PAGE,
         blocks: list.map(({ idstr, usedLength }) => {
           return { idstr, usedLength, memory: new SharedArrayBuffer(usedLength), byteOffset: 0 };

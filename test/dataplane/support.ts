@@ -19,6 +19,7 @@ export const PAGE = 4096;
 export function ramOf(...pageCounts: number[]): MemoryRam {
   return {
     kind: 'memory',
+    isZero: false,
     pageSize: PAGE,
     blocks: pageCounts.map((pages, index) => ({
       idstr: `block${index}`,

@@ -49,19 +49,24 @@ export class Memory {
     return this.#windows[block]![page >>> CHUNK_SHIFT]!;
   }
 
-  /** `order[i]`: this memory's block for block i of what is returned; the layout's order by default. */
-  ram(order: readonly number[] = [...this.shared.keys()]): MemoryRam {
+  /** The layout's blocks, in their order. */
+  ram(): MemoryRam {
+    return this.#ram([...this.shared.keys()], false);
+  }
+
+  #ram(order: readonly number[], isZero: boolean): MemoryRam {
     const blocks = order.map((block) => {
       const { idstr, usedLength } = this.#layout.blocks[block]!;
       return { idstr, usedLength, memory: this.shared[block]!, byteOffset: 0 };
     });
-    return { kind: 'memory', pageSize: PAGE_SIZE, blocks };
+    return { kind: 'memory', pageSize: PAGE_SIZE, isZero, blocks };
   }
 
+  /** Fresh memory to be filled. `order[i]`: this memory's block for the sink's block i. */
   sink(order: readonly number[]): IncomingRam {
     return new MemorySink(
       order.map((block) => this.#windows[block]!),
-      this.ram(order),
+      this.#ram(order, true),
     );
   }
 }

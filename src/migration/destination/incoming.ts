@@ -1,6 +1,6 @@
 import { asError, explain, nowMs, StateMachine, unreachable, Writer } from '../../base/index.ts';
 import type { ChannelInfo } from '../../dataplane/index.ts';
-import type { DestinationMachine } from '../../machine/index.ts';
+import type { DestinationMachine, IncomingRam } from '../../machine/index.ts';
 import type { SettingsView } from '../../settings/index.ts';
 import type { Channel } from '../../transport/index.ts';
 import {
@@ -42,6 +42,10 @@ export interface IncomingOptions {
   readonly observer?: IncomingObserver;
   /** A checkpoint takes a stream of any machine type and any of the checked capabilities. */
   readonly takesAnyMachine: boolean;
+  /** The machine's RAM is ready to be filled, and nothing has come yet. What it throws ends the migration. */
+  readonly prepared?: (ram: IncomingRam) => void;
+  /** Why the source failed, where it can be asked (it lives in this process); waited for after a failure. */
+  readonly farFailure?: () => Promise<Error | undefined>;
 }
 
 export interface IncomingResult {
@@ -217,6 +221,7 @@ export class IncomingMigration {
         this.#totalBytes = event.totalBytes;
         const ignoreShared = event.blocks.some((block) => block.guestAddress !== undefined);
         const ram = await this.#machine.prepareRam(event.blocks, { ignoreShared });
+        this.#options.prepared?.(ram);
         await this.#channels?.start(ram.share());
         return stream.setRamSink(ram);
       }
@@ -317,8 +322,9 @@ export class IncomingMigration {
     await this.#channels?.cancel(error);
     if (!this.#committed) await this.#machine.discard();
     await this.#close(error);
+    this.#failure = (await this.#options.farFailure?.()) ?? error;
     this.#state.move('failed');
-    return { status: 'failed', info: this.info(), error, confirmed: true };
+    return { status: 'failed', info: this.info(), error: this.#failure, confirmed: true };
   }
 
   async #close(error: Error): Promise<void> {

@@ -1,4 +1,4 @@
-import type { SendChannels } from '../../dataplane/index.ts';
+import type { PageChannels } from '../../dataplane/index.ts';
 import { type Channel, ChannelOutput } from '../../transport/index.ts';
 import { NO_CHANNELS, type Traffic } from '../statistics.ts';
 import { ReturnPathReader } from './return-path-reader.ts';
@@ -8,7 +8,7 @@ export class Links {
   readonly main: Channel;
   readonly output: ChannelOutput;
   readonly returnPath: ReturnPathReader | undefined;
-  #channels: SendChannels | undefined;
+  #channels: PageChannels | undefined;
   #destroyed: Error | undefined;
 
   /** `failed`: the return path broke before SHUT. */
@@ -19,7 +19,7 @@ export class Links {
   }
 
   /** The parallel channels of capability multifd, once they are open. */
-  get channels(): SendChannels | undefined {
+  get channels(): PageChannels | undefined {
     return this.#channels;
   }
 
@@ -27,7 +27,7 @@ export class Links {
     return { mainBytes: this.output.offset, channels: this.#channels?.totals ?? NO_CHANNELS };
   }
 
-  addChannels(channels: SendChannels): void {
+  addChannels(channels: PageChannels): void {
     this.#channels = channels;
     if (this.#destroyed !== undefined) channels.cancel(this.#destroyed);
   }

@@ -1,5 +1,5 @@
 import { clearBit, nextSetBit, nowMs } from '../../base/index.ts';
-import type { SendChannels } from '../../dataplane/index.ts';
+import type { PageChannels } from '../../dataplane/index.ts';
 import { type ChannelOutput, Pacer } from '../../transport/index.ts';
 import { RAM_RECORD_HEADER_MAX, writeZeroRecord } from '../../wire/index.ts';
 import type { Statistics } from '../statistics.ts';
@@ -16,8 +16,8 @@ const PAGES_PER_PIECE = 128;
 const PACE_MS = 20;
 
 /**
- * Pages as packets on parallel channels; zero pages that are found or known here (zero-page-detection legacy, a checkpoint's map) as records on
- * the main channel.
+ * Pages as packets on parallel channels, or copied by them into a file or out of one; zero pages that are found or known here (zero-page-detection legacy, a checkpoint's map) as records on
+ * the main channel. Where channels copy, they do with zero pages too what is to be done.
  *
  * Order: a page becomes dirty again only by a harvest of the log, and between the sending of any page and the next harvest stands a `sync`
  * (`settled` says so, RamSaver insists). On each channel all earlier pages go before that SYNC packet and all later ones behind it, and on
@@ -27,7 +27,7 @@ const PACE_MS = 20;
 export class MultifdPages implements PageRoute, MeetingChannels {
   readonly discipline: MeetingChannels['discipline'];
   readonly readsPages: boolean;
-  readonly #channels: SendChannels;
+  readonly #channels: PageChannels;
   readonly #output: ChannelOutput;
   readonly #statistics: Statistics;
   readonly #pageSize: number;
@@ -45,7 +45,7 @@ export class MultifdPages implements PageRoute, MeetingChannels {
   #named = -1;
 
   constructor(options: {
-    readonly channels: SendChannels;
+    readonly channels: PageChannels;
     readonly discipline: MeetingChannels['discipline'];
     readonly zeroPages: ZeroPages;
     readonly dirty: DirtyPages;
@@ -92,7 +92,7 @@ export class MultifdPages implements PageRoute, MeetingChannels {
     let page = dirty.page;
     for (; page >= 0 && page < end && left > 0; left--) {
       const at = window === undefined ? 0 : (page - window.firstPage) * this.#pageSize;
-      if (content === 'zero' || (window !== undefined && isZeroPage(window.bytes, at, this.#zeroPage))) {
+      if (this.#isForMain(content) || (window !== undefined && isZeroPage(window.bytes, at, this.#zeroPage))) {
         if (!this.#hasRoom) break;
         this.#writeZero(dirty.block, page);
       } else if (this.#channels.add(block, page)) {
@@ -119,6 +119,10 @@ export class MultifdPages implements PageRoute, MeetingChannels {
   /** Of the main channel, for a record. */
   get #hasRoom(): boolean {
     return this.#output.room(RAM_RECORD_HEADER_MAX);
+  }
+
+  #isForMain(content: PageContent): boolean {
+    return content === 'zero' && this.discipline !== 'unseen round';
   }
 
   #writeZero(block: number, page: number): void {

@@ -1,14 +1,25 @@
 /** Opening the parallel channels of capability multifd. */
 import { setMaxListeners } from 'node:events';
 import { closeSync } from 'node:fs';
-import { SendChannels } from '../../dataplane/index.ts';
+import { CopyChannels, type PageChannels, SendChannels } from '../../dataplane/index.ts';
+import type { SharedRam } from '../../machine/index.ts';
 import type { CompatProfile, SettingsView } from '../../settings/index.ts';
 import type { Connection } from '../../transport/index.ts';
+import { unlessAborted } from '../deadline.ts';
 import { pageCompression } from '../page-compression.ts';
 import type { SourceRun } from './run.ts';
 
 /** A further connection to the destination; `role` names it. Must end when `signal` aborts. */
 export type Dial = (role: string, signal: AbortSignal) => Promise<Connection>;
+
+/**
+ * Where channels carry no packets: both ends are in this process, one is a file, and threads copy pages to the destination's RAM. Resolves once the
+ * destination has read the block list, rejects when it can no more.
+ */
+export type CopyTo = () => Promise<SharedRam>;
+
+/** How there can be more channels than one. */
+export type MoreChannels = { readonly dial: Dial } | { readonly copyTo: CopyTo };
 
 /** Who looks for zero pages, and how they are told. */
 export type ZeroPages = 'none' | 'legacy' | 'multifd';
@@ -40,6 +51,21 @@ export async function openChannels(
     compression,
     level: compression === 'zstd' ? settings.parameter('multifd-zstd-level') : settings.parameter('multifd-zlib-level'),
     findZeroPages: zeroPagesOf(settings, profile) === 'multifd',
+    failed,
+  });
+}
+
+/** As many threads that copy pages. Throws what `copyTo` throws, NATIVE_UNAVAILABLE. */
+export async function openCopies(
+  { machine, settings, signal }: SourceRun,
+  copyTo: CopyTo,
+  failed: (error: Error) => void,
+): Promise<PageChannels> {
+  const to = await unlessAborted(copyTo(), signal);
+  return await CopyChannels.start({
+    count: settings.parameter('multifd-channels'),
+    from: machine.sharedRam(),
+    to,
     failed,
   });
 }

@@ -10,7 +10,7 @@ import { SHUT_NEVER_STARTED } from '../return-path.ts';
 import { Statistics } from '../statistics.ts';
 import { OUTGOING_ARCS } from '../status.ts';
 import { Links } from './links.ts';
-import type { Dial } from './multifd.ts';
+import type { CopyTo, Dial, MoreChannels } from './multifd.ts';
 import { Precopy } from './precopy.ts';
 import type { SourceRun } from './run.ts';
 import { setUp } from './setup.ts';
@@ -34,6 +34,8 @@ export interface OutgoingOptions {
   readonly connect: (signal: AbortSignal) => Promise<Channel>;
   /** Makes further connections to the same destination; absent where there can be only one (fd:, exec:, file:). */
   readonly dial?: Dial | undefined;
+  /** The destination is in this process and one of both machines is a file: with multifd, threads copy pages to its RAM. */
+  readonly copyTo?: CopyTo | undefined;
   /** Whether a destination can answer on this channel; without one nobody knows whether the guest has arrived. */
   readonly returnPath: (channel: Channel) => boolean;
   /** Nobody runs the guest at the far end (a file): until all is well there the guest can always be taken back. */
@@ -148,13 +150,11 @@ export class OutgoingMigration {
   }
 
   async #migrate(): Promise<void> {
-    const { dial } = this.#options;
-    if (this.#settings.capability('multifd') && dial === undefined)
-      throw unsupported('multifd over a single connection');
+    const more = this.#moreChannels();
     const run = this.#begin(await this.#options.connect(this.#abort.signal));
     let confirmation: Confirmation;
     try {
-      const ram = await setUp(run, dial, (error) => this.#fail(error));
+      const ram = await setUp(run, more, (error) => this.#fail(error));
       await new Precopy(run, ram).run();
       confirmation = await switchOver(run, ram);
     } finally {
@@ -162,6 +162,14 @@ export class OutgoingMigration {
       this.#machine.throttle(0);
     }
     await handOver(run, confirmation);
+  }
+
+  #moreChannels(): MoreChannels | undefined {
+    if (!this.#settings.capability('multifd')) return undefined;
+    const { dial, copyTo } = this.#options;
+    if (copyTo !== undefined) return { copyTo };
+    if (dial !== undefined) return { dial };
+    throw unsupported('multifd over a single connection');
   }
 
   #begin(main: Channel): SourceRun {

@@ -1,7 +1,7 @@
 import { nowMs } from '../../base/index.ts';
 import { DirtyPages } from './dirty-pages.ts';
 import { MainPages } from './main-pages.ts';
-import { type Dial, openChannels, zeroPagesOf } from './multifd.ts';
+import { type MoreChannels, openChannels, openCopies, zeroPagesOf } from './multifd.ts';
 import { MultifdPages } from './multifd-pages.ts';
 import type { PageRoute } from './page-route.ts';
 import { RamSaver } from './ram-save.ts';
@@ -13,8 +13,12 @@ const PING_SETUP = 1;
 /** A destination that has all of our channels begins to read at once; with another number of channels it never does (qemu-wire 5.1), ms. */
 const CHANNELS_DEADLINE_MS = 20_000;
 
-/** Header, parallel channels, START sections: from here on pages can be sent. `dial`: where further connections can be made. */
-export async function setUp(run: SourceRun, dial: Dial | undefined, failed: (error: Error) => void): Promise<RamSaver> {
+/** Header, parallel channels, START sections: from here on pages can be sent. `more`: with multifd. */
+export async function setUp(
+  run: SourceRun,
+  more: MoreChannels | undefined,
+  failed: (error: Error) => void,
+): Promise<RamSaver> {
   const { machine, settings, statistics, links, stream } = run;
   const answered = links.returnPath?.pong(PING_SETUP);
   answered?.catch(() => {});
@@ -24,19 +28,21 @@ export async function setUp(run: SourceRun, dial: Dial | undefined, failed: (err
     uuid: settings.capability('validate-uuid') ? machine.uuid : undefined,
     ...(answered === undefined ? {} : { ping: PING_SETUP }),
   });
-  if (settings.capability('multifd') && dial !== undefined) {
+  if (more !== undefined && 'dial' in more) {
     // A QEMU up to 7.2 takes the first who comes for main.
     await links.output.drained();
-    links.addChannels(await openChannels(run, dial, failed));
+    links.addChannels(await openChannels(run, more.dial, failed));
     if (answered !== undefined)
       await run.wait(answered, CHANNELS_DEADLINE_MS, 'the destination to take all multifd channels');
   }
   await machine.dirtyLog?.start();
   const blocks = machine.ram.filter((block) => !(ignoreShared && block.shared));
   const dirty = new DirtyPages(blocks, machine.targetPageSize);
-  const ram = new RamSaver(machine, dirty, routeOf(run, dirty), statistics);
+  const sent = more !== undefined && 'copyTo' in more ? undefined : routeOf(run, dirty);
   await stream.start(ignoreShared);
   await links.output.flush();
+  if (more !== undefined && 'copyTo' in more) links.addChannels(await openCopies(run, more.copyTo, failed));
+  const ram = new RamSaver(machine, dirty, sent ?? copied(run, dirty), statistics);
   run.check();
   statistics.setupMs = nowMs() - statistics.startMs;
   statistics.syncCount = 1;
@@ -58,4 +64,14 @@ function routeOf({ machine, settings, profile, statistics, links, stream }: Sour
     ? new XbzrleCache(settings.parameter('xbzrle-cache-size'), machine.targetPageSize)
     : undefined;
   return new MainPages({ dirty, output, statistics, findZeroPages: zeroPages !== 'none', xbzrle });
+}
+
+/** By threads, to where pages belong at the destination. */
+function copied({ statistics, links, stream }: SourceRun, dirty: DirtyPages): PageRoute {
+  const { output } = links;
+  const channels = links.channels!;
+  const discipline = 'unseen round';
+  const pages = new MultifdPages({ channels, discipline, zeroPages: 'multifd', dirty, output, statistics });
+  stream.join(pages);
+  return pages;
 }

@@ -20,9 +20,15 @@ import {
 
 /** The parallel channels, as far as the main stream must know of them. */
 export interface MeetingChannels {
-  /** Where they meet: at the end of every section of RAM (machine types up to 8.0), or between rounds, marked by MULTIFD_FLUSH. */
-  readonly discipline: 'section' | 'round';
-  /** A SYNC packet on every channel, behind all pages so far. Resolves when the kernel has taken them; throws what has ended the channels. */
+  /**
+   * Where they meet: at the end of every section of RAM (machine types up to 8.0), or between rounds, marked by MULTIFD_FLUSH; or between rounds
+   * without a mark, where nobody receives them (mapped-ram).
+   */
+  readonly discipline: 'section' | 'round' | 'unseen round';
+  /**
+   * A SYNC packet on every channel, behind all pages so far. Resolves when the kernel has taken them, or all those pages are in their place; throws
+   * what has ended the channels.
+   */
   sync(): Promise<void>;
 }
 
@@ -122,8 +128,9 @@ export class StreamWriter {
 
   /** Inside a RAM section: what is sent from now on comes behind all that was sent so far, on whatever channel. */
   async meet(): Promise<void> {
-    if (this.#channels?.discipline !== 'round') return;
+    if (this.#channels === undefined || this.#channels.discipline === 'section') return;
     await this.#channels.sync();
+    if (this.#channels.discipline === 'unseen round') return;
     encodeMultifdFlush(this.#writer);
     await this.#put();
     // The channels stand still at the destination until the mark is there.
@@ -132,7 +139,8 @@ export class StreamWriter {
 
   /** The same between sections. */
   async endRound(): Promise<void> {
-    if (this.#channels?.discipline !== 'round') return;
+    if (this.#channels === undefined || this.#channels.discipline === 'section') return;
+    if (this.#channels.discipline === 'unseen round') return await this.meet();
     await this.beginRam('part');
     await this.meet();
     await this.endRam();

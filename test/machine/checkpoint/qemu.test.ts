@@ -1,123 +1,34 @@
 /** Checkpoints and real QEMUs: what we write they load, what they write we give back, and the guest's own check passes. */
 import assert from 'node:assert/strict';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'node:test';
 import { testBit } from '../../../src/base/index.ts';
-import { CheckpointReader, CheckpointWriter } from '../../../src/machine/index.ts';
-import { IncomingMigration, OutgoingMigration } from '../../../src/migration/index.ts';
-import { type QemuPeer, QemuProcess } from '../../../src/qemu/index.ts';
-import { connect, formatAddress, listen, parseAddress } from '../../../src/transport/index.ts';
-import { bootProgram } from '../../support/guests/boot-sector.ts';
-import { bootGuest, type Guest } from '../../support/guests/guest.ts';
-import { testSettings } from '../../support/move.ts';
+import { CheckpointReader } from '../../../src/machine/index.ts';
 import { peerOrSkip } from '../../support/peers.ts';
+import { type Channels, capability, inLab, load, restore, save, store } from './lab.ts';
 
-const MACHINE = 'pc-i440fx-7.2';
 const SOURCES = ['7.2', '10.0', '11.1'];
 const LOADERS = ['10.0', '11.1'];
-
-interface Lab {
-  readonly folder: string;
-  readonly guest: Guest;
-  start(peer: QemuPeer, incoming?: boolean, args?: readonly string[]): Promise<QemuProcess>;
-}
-
-/** A folder and processes that are gone when `body` is done. */
-async function inLab(body: (lab: Lab) => Promise<void>): Promise<void> {
-  const folder = await mkdtemp(join(tmpdir(), 'vmferry-checkpoint-'));
-  const guest = bootGuest(bootProgram({ order: 'random', pageCount: 8192, spin: 500 }));
-  const processes: QemuProcess[] = [];
-  const start = async (peer: QemuPeer, incoming = false, args: readonly string[] = []) => {
-    const qemu = await QemuProcess.start({
-      peer,
-      args: async (own) => [
-        ...['-nodefaults', '-machine', MACHINE, '-accel', 'tcg', '-m', guest.memory],
-        ...(await guest.args(own, folder)),
-        ...args,
-        ...(incoming ? ['-incoming', 'defer'] : []),
-      ],
-    });
-    processes.push(qemu);
-    if (!incoming) await guest.ready(qemu);
-    return qemu;
-  };
-  try {
-    await body({ folder, guest, start });
-  } finally {
-    await Promise.all(processes.map((qemu) => qemu.stop()));
-    await rm(folder, { recursive: true });
-  }
-}
-
-/** QEMU's guest into a checkpoint of ours; it was running, so it will run where it is loaded. */
-async function save(qemu: QemuProcess, file: string): Promise<void> {
-  const listener = await listen(parseAddress('tcp:127.0.0.1:0'));
-  const incoming = new IncomingMigration({
-    machine: new CheckpointWriter(file),
-    settings: testSettings(),
-    takesAnyMachine: true,
-    listener,
-  });
-  const run = incoming.run();
-  await capability(qemu, 'return-path');
-  await qemu.qmp.execute('migrate', { uri: formatAddress(listener.address) });
-  const result = await run;
-  listener.close();
-  if (result.error !== undefined) throw result.error;
-  await settled(qemu, 'completed');
-}
-
-/** A checkpoint into a waiting QEMU. */
-async function restore(file: string, qemu: QemuProcess, offset = 0): Promise<void> {
-  const reader = await CheckpointReader.open(file, { offset });
-  const path = join(qemu.folder, 'incoming.sock');
-  await qemu.qmp.execute('migrate-incoming', { uri: `unix:${path}` });
-  const outgoing = new OutgoingMigration({
-    machine: reader,
-    settings: testSettings(),
-    connect: (signal) => connect(parseAddress(`unix:${path}`), { signal }),
-    returnPath: () => true,
-  });
-  const result = await outgoing.run();
-  await reader.close();
-  if (result.status !== 'completed') throw result.error;
-  await settled(qemu, 'completed');
-}
-
-/** QEMU loads the file itself. */
-async function load(qemu: QemuProcess, uri: string): Promise<void> {
-  await capability(qemu, 'mapped-ram');
-  await qemu.qmp.execute('migrate-incoming', { uri });
-  await settled(qemu, 'completed');
-}
-
-function capability(qemu: QemuProcess, name: 'mapped-ram' | 'return-path' | 'x-ignore-shared'): Promise<unknown> {
-  return qemu.qmp.execute('migrate-set-capabilities', { capabilities: [{ capability: name, state: true }] });
-}
-
-/** Waits for the end of the process's migration. */
-async function settled(qemu: QemuProcess, wanted: string): Promise<void> {
-  for (const deadline = Date.now() + 30_000; ; ) {
-    const { status, 'error-desc': why } = (await qemu.qmp.execute('query-migrate')) as Record<string, unknown>;
-    if (status === wanted) return;
-    assert.ok(status !== 'failed' && Date.now() < deadline, `${qemu.label}: migration is ${status}: ${why}`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-}
 
 /** Where this machine does not show RAM to its processor: VGA and ROMs, in 4 KiB pages. */
 const HIDDEN = { from: 0xa0, to: 0x100 };
 
-for (const from of SOURCES) {
+for (const [from, channels] of SOURCES.flatMap(
+  (from) =>
+    [
+      [from, undefined],
+      [from, { count: 3, directIo: false }],
+    ] as const,
+)) {
   const { peer, skip } = await peerOrSkip(from);
-  test(`a checkpoint is what the stopped QEMU ${from} holds, page by page`, { skip }, () =>
+  const how = channels === undefined ? 'over one channel' : `over ${channels.count}`;
+  test(`a checkpoint is what the stopped QEMU ${from} holds, page by page: ${how}`, { skip }, () =>
     inLab(async ({ folder, start }) => {
       assert(peer !== undefined);
       const file = join(folder, 'checkpoint');
       const qemu = await start(peer);
-      await save(qemu, file);
+      await save(qemu, file, channels);
       const reader = await CheckpointReader.open(file);
       const ram = reader.ram.find(({ idstr }) => idstr === 'pc.ram');
       assert(ram !== undefined);
@@ -184,9 +95,7 @@ for (const name of LOADERS) {
           if (offset > 0) await writeFile(file, Buffer.alloc(offset, 0xaa));
           const before = await start(peer);
           if (stopped) await before.qmp.execute('stop');
-          await capability(before, 'mapped-ram');
-          await before.qmp.execute('migrate', { uri: `file:${file}${offset === 0 ? '' : `,offset=${offset}`}` });
-          await settled(before, 'completed');
+          await store(before, `file:${file}${offset === 0 ? '' : `,offset=${offset}`}`);
           const after = await start(peer, true);
           await restore(file, after, offset);
           if (stopped) await after.qmp.execute('cont');
@@ -222,4 +131,55 @@ for (const name of ['11.1']) {
       await guest.check([before, after]);
     }),
   );
+}
+
+/** Written and read by different numbers of threads: the file does not show how many. */
+const PARALLEL: readonly {
+  readonly from: string;
+  readonly to: string;
+  readonly write: Channels;
+  readonly read: Channels | undefined;
+}[] = [
+  { from: '7.2', to: '11.1', write: { count: 3, directIo: false }, read: { count: 2, directIo: false } },
+  { from: '10.0', to: '10.0', write: { count: 1, directIo: true }, read: { count: 4, directIo: true } },
+  { from: '11.1', to: '10.0', write: { count: 4, directIo: false }, read: undefined },
+  { from: '11.1', to: '11.1', write: { count: 2, directIo: true }, read: { count: 1, directIo: false } },
+];
+
+for (const { from, to, write, read } of PARALLEL) {
+  const source = await peerOrSkip(from);
+  const target = await peerOrSkip(to);
+  const skip = source.skip || target.skip;
+  const how = `${write.count} channels of QEMU ${from}, ${read === undefined ? 'one' : read.count} of QEMU ${to}`;
+  test(`a checkpoint filled over channels: ${how}`, { skip }, () =>
+    inLab(async ({ folder, guest, start }) => {
+      assert(source.peer !== undefined && target.peer !== undefined);
+      const file = join(folder, 'checkpoint');
+      const before = await start(source.peer);
+      await save(before, file, write);
+      const after = await start(target.peer, true);
+      await load(after, `file:${file}`, read);
+      await guest.check([before, after]);
+    }),
+  );
+}
+
+for (const { from, to, write, read } of PARALLEL.filter(({ from }) => LOADERS.includes(from))) {
+  const source = await peerOrSkip(from);
+  for (const name of [to, '7.2']) {
+    const target = await peerOrSkip(name);
+    const skip = source.skip || target.skip;
+    const how = `${write.count} threads of QEMU ${from}, ${read === undefined ? 'one channel' : `${read.count} channels`} into QEMU ${name}`;
+    test(`a mapped-ram file sent over channels: ${how}`, { skip }, () =>
+      inLab(async ({ folder, guest, start }) => {
+        assert(source.peer !== undefined && target.peer !== undefined);
+        const file = join(folder, 'theirs');
+        const before = await start(source.peer);
+        await store(before, `file:${file}`, write);
+        const after = await start(target.peer, true);
+        await restore(file, after, 0, read);
+        await guest.check([before, after]);
+      }),
+    );
+  }
 }

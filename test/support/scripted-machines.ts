@@ -41,7 +41,7 @@ export class ScriptedRam {
 
   shared(): MemoryRam {
     const block = { idstr: IDSTR, usedLength: this.pageCount * PAGE, memory: this.memory, byteOffset: 0 };
-    return { kind: 'memory', pageSize: PAGE, blocks: [block] };
+    return { kind: 'memory', pageSize: PAGE, isZero: false, blocks: [block] };
   }
 }
 

@@ -91,10 +91,6 @@ export class ChannelGroup<T extends ChannelThread = ChannelThread> {
     return this.#ended.has(channel);
   }
 
-  get allEnded(): boolean {
-    return this.#ended.size === this.threads.length;
-  }
-
   /**
    * Starts `count` threads; resolves when each has said its first word. `spawn` starts one; `unused` is told of a channel that is not started any
    * more, because another one failed to. Throws what has failed; nothing is left open then.

@@ -44,7 +44,7 @@ export function copyBatch(state: CopyState, slot: Uint32Array): void {
   else {
     normal = source.select(slot, true, offsets);
     target.take(source, block, offsets, normal);
-    if (!state.leavesZeros) for (let i = normal; i < count; i++) target.clear(block, offsets[i]!);
+    if (!state.leavesZeros) target.clear(block, offsets, normal, count);
   }
   counters[Counter.BYTES]! += normal * state.pageSize;
   counters[Counter.PACKETS]! += 1;
@@ -62,7 +62,7 @@ function loadStraight(state: CopyState, file: FileView, memory: MemoryView, slot
   for (let at: number = BATCH.PAGES; at < end; ) {
     const first = slot[at]!;
     if (!file.has(block, first * pageSize)) {
-      if (!leavesZeros) memory.clearPage(block, first * pageSize);
+      if (!leavesZeros) memory.clearPages(block, first * pageSize, 1);
       at++;
       continue;
     }

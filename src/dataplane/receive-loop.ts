@@ -67,7 +67,7 @@ export function receivePacket(receiver: Receiver): Received {
   const { block, normalPages, zeroPages, offsets, payloadBytes } = packet;
   if (normalPages + zeroPages > 0 && reader.isLate) return RECEIVED.LATE_PAGES;
   if (normalPages > 0) receivePages(receiver);
-  for (let i = normalPages; i < normalPages + zeroPages; i++) target.clear(block, offsets[i]!);
+  if (zeroPages > 0) target.clear(block, offsets, normalPages, normalPages + zeroPages);
   reader.finish(header.length + payloadBytes);
   counters[Counter.NORMAL_PAGES]! += normalPages;
   counters[Counter.ZERO_PAGES]! += zeroPages;

@@ -52,11 +52,20 @@ class MemorySource implements PageSource {
     const zeros = this.#zeros;
     let normal = 0;
     let zero = 0;
-    for (let i = 0; i < count; i++) {
-      const offset = slot[BATCH.PAGES + i]! * pageSize;
+    for (let i = 0; i < count; ) {
+      const page = slot[BATCH.PAGES + i]!;
       // A store that comes between the look and the sending has set the page's bit in the dirty log: it is sent again.
-      if (findZeroPages && memory.isZero(block, offset)) zeros[zero++] = offset;
-      else offsets[normal++] = offset;
+      let run = 0;
+      if (findZeroPages) {
+        while (i + run < count && slot[BATCH.PAGES + i + run] === page + run) {
+          if (!memory.mayBeZero(block, (page + run) * pageSize)) break;
+          run++;
+        }
+        if (run > 0) run = memory.zeroPages(block, page * pageSize, run);
+      }
+      for (let k = 0; k < run; k++) zeros[zero++] = (page + k) * pageSize;
+      if (run === 0) offsets[normal++] = page * pageSize;
+      i += Math.max(run, 1);
     }
     for (let i = 0; i < zero; i++) offsets[normal + i] = zeros[i]!;
     this.#block = block;

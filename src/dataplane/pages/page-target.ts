@@ -15,20 +15,24 @@ export interface PageTarget {
   placed(block: number, offsets: Float64Array, count: number): void;
   /** Instead of both: content from a source that has selected the same pages. Throws FileFailure. */
   take(source: PageSource, block: number, offsets: Float64Array, count: number): void;
-  /** The page is zero from now on. */
-  clear(block: number, offset: number): void;
+  /** The pages at `offsets[first..end)` are zero from now on. */
+  clear(block: number, offsets: Float64Array, first: number, end: number): void;
 }
 
 export function pageTarget(ram: SharedRam): PageTarget {
-  return ram.kind === 'memory' ? new MemoryTarget(new MemoryView(ram)) : new FileTarget(new FileView(ram));
+  return ram.kind === 'memory'
+    ? new MemoryTarget(new MemoryView(ram), ram.pageSize)
+    : new FileTarget(new FileView(ram));
 }
 
 /** The page's own memory. */
 class MemoryTarget implements PageTarget {
   readonly #memory: MemoryView;
+  readonly #pageSize: number;
 
-  constructor(memory: MemoryView) {
+  constructor(memory: MemoryView, pageSize: number) {
     this.#memory = memory;
+    this.#pageSize = pageSize;
   }
 
   addressOf(block: number, _index: number, offset: number): number {
@@ -44,8 +48,11 @@ class MemoryTarget implements PageTarget {
     }
   }
 
-  clear(block: number, offset: number): void {
-    this.#memory.clearPage(block, offset);
+  clear(block: number, offsets: Float64Array, first: number, end: number): void {
+    for (let i = first, run = 0; i < end; i += run) {
+      run = runLength(offsets, i, end, this.#pageSize);
+      this.#memory.clearPages(block, offsets[i]!, run);
+    }
   }
 }
 
@@ -91,7 +98,7 @@ class FileTarget implements PageTarget {
     }
   }
 
-  clear(block: number, offset: number): void {
-    this.#file.clear(block, offset);
+  clear(block: number, offsets: Float64Array, first: number, end: number): void {
+    for (let i = first; i < end; i++) this.#file.clear(block, offsets[i]!);
   }
 }

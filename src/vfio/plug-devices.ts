@@ -107,14 +107,16 @@ async function openVf(host: PluggableHost, name: string, options: VfOptions, dma
 async function openUser(host: PluggableHost, socket: string): Promise<Opened> {
   const device = await openUserDevice({ socket });
   try {
-    await device.enable();
+    await device.learnConfig();
   } catch (error) {
     await device.close();
     throw error;
   }
-  const connectMemory = () => {
+  const connectMemory = async () => {
     const space = new RamSpace(host.ram, host.sharedRam());
-    return device.attachMemory({ ranges: space.ranges, space });
+    await device.attachMemory({ ranges: space.ranges, space });
+    // A device that waits for its state must not touch the guest's memory while that arrives.
+    if (host.runState !== 'inmigrate') await device.enable();
   };
   return { device, connectMemory };
 }

@@ -218,8 +218,12 @@ export class OutgoingDevice implements SourceIterable {
     return result;
   }
 
-  /** Initial bytes come before all others. What the estimate says to be out is asked for before anything depends on it. */
+  /**
+   * Initial bytes come before all others. What the estimate says to be out is asked for before anything depends on it. What has been read need
+   * not be read when the device stands: without this, all of its state would count as left for ever, and nobody would ask anew.
+   */
   async #count(bytes: number): Promise<void> {
+    this.#stopBytes = Math.max(0, this.#stopBytes - bytes);
     const initial = Math.min(this.#initialBytes, bytes);
     this.#dirtyBytes = Math.max(0, this.#dirtyBytes - (bytes - initial));
     if (initial === 0) return;

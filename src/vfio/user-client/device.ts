@@ -246,19 +246,26 @@ export class UserDevice implements VfioDevice, DeviceConfig {
     return this.#inTurn('open', () => RemoteFunction.ask(this.#connection, this.#timeouts.commandMs, inTurn));
   }
 
-  /** As a guest's driver does it: its regions answer, it may reach guest memory. From then on its configuration is known. */
-  async enable(): Promise<void> {
+  /** Asks for what is kept of its configuration, in a state in which it tells. Before anything of it is saved or loaded. */
+  async learnConfig(): Promise<void> {
     this.#config = await GuestConfig.ask(await this.describe());
-    await this.#config.enable();
   }
 
-  /** Of a device that was enabled. */
+  /**
+   * What a guest's driver does at its start: the device's regions answer, and it may write to guest memory, which should be attached by then. On
+   * the other side of a migration that comes with the configuration, not before the guest's memory is there.
+   */
+  async enable(): Promise<void> {
+    await this.learnConfig();
+    await this.#config?.enable();
+  }
+
   async saveConfig(): Promise<Buffer> {
-    return this.#enabled('save config').save();
+    return this.#known('save config').save();
   }
 
   async loadConfig(bytes: Buffer): Promise<void> {
-    const wrong = await this.#enabled('load config').load(bytes);
+    const wrong = await this.#known('load config').load(bytes);
     if (wrong !== undefined) throw operationFailed(this.name, 'load config', ERRNO.EINVAL, wrong);
   }
 
@@ -266,8 +273,8 @@ export class UserDevice implements VfioDevice, DeviceConfig {
     this.#link.close(deviceGone(this.name, 'close'));
   }
 
-  #enabled(operation: DeviceOperation): GuestConfig {
-    if (this.#config === undefined) throw operationFailed(this.name, operation, ERRNO.EINVAL, 'it was not enabled');
+  #known(operation: DeviceOperation): GuestConfig {
+    if (this.#config === undefined) throw operationFailed(this.name, operation, ERRNO.EINVAL, 'it was not learnt');
     return this.#config;
   }
 

@@ -6,7 +6,7 @@ import { asError } from '../../base/index.ts';
 import { type Channel, type Listener, listen } from '../../transport/index.ts';
 import type { ServerEvent } from './events.ts';
 import { type OfferedDevice, ServedDevice } from './served-device.ts';
-import { SESSION_TIMEOUTS, Session, type SessionTimeouts } from './session.ts';
+import { SESSION_TIMEOUTS, Session, type SessionOptions, type SessionTimeouts } from './session.ts';
 
 export interface DeviceServerOptions {
   /** Where to listen. A socket that nobody listens at any more is replaced. */
@@ -15,37 +15,32 @@ export interface DeviceServerOptions {
   readonly device: OfferedDevice;
   readonly tell?: (event: ServerEvent) => void;
   readonly timeouts?: Partial<SessionTimeouts>;
+  /** The device reaches guest memory whether its guest has allowed that or not, as libvfio-user's samples do. Default false. */
+  readonly ignoresBusMaster?: boolean;
 }
 
 export class DeviceServer {
   /** Settles, never rejects, when the server has ended; with the reason, if that was not `close`. */
   readonly ended: Promise<Error | undefined>;
   readonly #listener: Listener;
-  readonly #served: ServedDevice;
-  readonly #tell: (event: ServerEvent) => void;
-  readonly #timeouts: SessionTimeouts;
+  readonly #options: Omit<SessionOptions, 'channel'>;
   readonly #closed: Promise<Error>;
   #tellClosed: (reason: Error) => void = () => {};
   #session: Session | undefined;
   #closing = false;
 
   /** Throws TransportError. */
-  static async listen({ socket, device, tell = () => {}, timeouts }: DeviceServerOptions): Promise<DeviceServer> {
+  static async listen(options: DeviceServerOptions): Promise<DeviceServer> {
+    const { socket, device, tell = () => {}, ignoresBusMaster = false } = options;
+    const timeouts = { ...SESSION_TIMEOUTS, ...options.timeouts };
     const served = await ServedDevice.of(device, tell);
     const listener = await listen({ kind: 'unix', path: socket }, { role: 'vfio-user' });
-    return new DeviceServer(listener, served, tell, { ...SESSION_TIMEOUTS, ...timeouts });
+    return new DeviceServer(listener, { served, tell, timeouts, ignoresBusMaster });
   }
 
-  private constructor(
-    listener: Listener,
-    served: ServedDevice,
-    tell: (event: ServerEvent) => void,
-    timeouts: SessionTimeouts,
-  ) {
+  private constructor(listener: Listener, session: Omit<SessionOptions, 'channel'>) {
     this.#listener = listener;
-    this.#served = served;
-    this.#tell = tell;
-    this.#timeouts = timeouts;
+    this.#options = session;
     this.#closed = new Promise((resolve) => {
       this.#tellClosed = resolve;
     });
@@ -73,11 +68,10 @@ export class DeviceServer {
   }
 
   async #serve(channel: Channel): Promise<void> {
-    const options = { channel, served: this.#served, timeouts: this.#timeouts, tell: this.#tell };
-    this.#session = new Session(options);
+    this.#session = new Session({ ...this.#options, channel });
     if (this.#closing) this.#session.link.close(new Error('the server ends'));
     const reason = await Promise.race([this.#session.ended(), this.#closed]);
     this.#session = undefined;
-    this.#tell({ kind: 'gone', reason });
+    this.#options.tell({ kind: 'gone', reason });
   }
 }

@@ -5,6 +5,7 @@
 import { asError, unreachable } from '../../base/index.ts';
 import type { Channel } from '../../transport/index.ts';
 import { vfioUser } from '../../wire/index.ts';
+import { COMMAND_BUS_MASTER, ConfigAt } from '../config-space.ts';
 import { ERRNO } from '../errors.ts';
 import { refuse, vfioUserError } from '../user-link/errors.ts';
 import { Link } from '../user-link/link.ts';
@@ -14,7 +15,7 @@ import { mapDma, unmapDma } from './dma-commands.ts';
 import type { ServerEvent } from './events.ts';
 import { serveFeature } from './features.ts';
 import { isClientCommand, isServedIn } from './rules.ts';
-import type { ServedDevice } from './served-device.ts';
+import type { OfferedDevice, ServedDevice } from './served-device.ts';
 
 type Command = vfioUser.CommandName;
 type Request<C extends Command> = vfioUser.Request<C>;
@@ -39,6 +40,8 @@ export interface SessionOptions {
   readonly served: ServedDevice;
   readonly timeouts: SessionTimeouts;
   readonly tell: (event: ServerEvent) => void;
+  /** The device reaches guest memory whether its guest has allowed that or not. */
+  readonly ignoresBusMaster: boolean;
 }
 
 export class Session {
@@ -46,16 +49,20 @@ export class Session {
   readonly #served: ServedDevice;
   readonly #timeouts: SessionTimeouts;
   readonly #tell: (event: ServerEvent) => void;
+  readonly #ignoresBusMaster: boolean;
   readonly #versionTimer: NodeJS.Timeout;
   /** Once the client has said its version. */
   #memory: ClientMemory | undefined;
   /** Largest data of a message that both ends take, bytes. */
   #dataBytesMax = 0;
+  /** The device has the client's memory. */
+  #attached = false;
 
-  constructor({ channel, served, timeouts, tell }: SessionOptions) {
+  constructor({ channel, served, timeouts, tell, ignoresBusMaster }: SessionOptions) {
     this.#served = served;
     this.#timeouts = timeouts;
     this.#tell = tell;
+    this.#ignoresBusMaster = ignoresBusMaster;
     this.link = new Link({
       channel,
       dataBytesMax: commands.SERVER_DATA_BYTES_MAX,
@@ -77,7 +84,7 @@ export class Session {
     // What the device is doing for this client comes to its end before the next one is let in.
     await this.link.idle();
     this.#memory?.mappings.clear();
-    if (this.#memory !== undefined) await this.#served.device.attachDma(undefined);
+    if (this.#attached) await this.#served.device.attachDma(undefined);
     return reason;
   }
 
@@ -112,12 +119,19 @@ export class Session {
         return reply(command, {});
       case 'REGION_READ':
         return reply(command, await commands.readRegion(device, asked(command)));
-      case 'REGION_WRITE':
-        return reply(command, await commands.writeRegion(device, asked(command)));
-      case 'REGION_WRITE_MULTI':
-        return reply(command, await commands.writeRegionsMulti(device, asked(command)));
+      case 'REGION_WRITE': {
+        const written = await commands.writeRegion(device, asked(command));
+        if (written.region === vfioUser.PCI_REGION.CONFIG) await this.#followBusMaster(memory);
+        return reply(command, written);
+      }
+      case 'REGION_WRITE_MULTI': {
+        const written = await commands.writeRegionsMulti(device, asked(command));
+        await this.#followBusMaster(memory);
+        return reply(command, written);
+      }
       case 'DEVICE_RESET':
         await this.#served.reset();
+        await this.#followBusMaster(memory);
         return reply(command, {});
       case 'DEVICE_FEATURE': {
         const context = { served: this.#served, memory, replyBytesMax: REPLY_BYTES_MAX };
@@ -155,7 +169,7 @@ export class Session {
       atOnce: capabilities.splitMessages === true ? DMA_AT_ONCE : 1,
       timeoutMs: this.#timeouts.dmaMs,
     });
-    await this.#served.device.attachDma(memory);
+    await this.#followBusMaster(memory);
     this.#memory = memory;
     this.#tell({ kind: 'client', version: `${major}.${minor}`, capabilities });
     return {
@@ -168,4 +182,20 @@ export class Session {
       },
     };
   }
+
+  /** A device reaches guest memory only while its guest allows it (bus mastering), if it has a configuration space to tell that by. */
+  async #followBusMaster(memory: ClientMemory): Promise<void> {
+    const { device } = this.#served;
+    const allowed = this.#ignoresBusMaster || (await isBusMaster(device));
+    if (allowed === this.#attached) return;
+    await device.attachDma(allowed ? memory : undefined);
+    this.#attached = allowed;
+  }
+}
+
+async function isBusMaster(device: OfferedDevice): Promise<boolean> {
+  if (!device.regions.some(({ index }) => index === vfioUser.PCI_REGION.CONFIG)) return true;
+  const command = Buffer.alloc(2);
+  await device.readRegion(vfioUser.PCI_REGION.CONFIG, ConfigAt.COMMAND, command);
+  return (command.readUInt16LE(0) & COMMAND_BUS_MASTER) !== 0;
 }

@@ -22,7 +22,7 @@ import {
   vfOptions,
 } from '../../../src/vfio/index.ts';
 import { memoryPair } from '../../support/memory-channel.ts';
-import { move } from '../../support/move.ts';
+import { move, testSettings } from '../../support/move.ts';
 import { RamDevice } from './ram-device.ts';
 import { withServer } from './support.ts';
 
@@ -56,10 +56,11 @@ async function sideOf(t: TestContext, socket: string, incoming: boolean): Promis
   t.after(() => workload.dispose());
   const device = await openUserDevice({ socket, name: incoming ? 'destination' : 'source' });
   t.after(() => device.close());
-  await device.enable();
-  const connectMemory = () => {
+  await device.learnConfig();
+  const connectMemory = async () => {
     const memory = workload.deviceMemory();
-    return device.attachMemory({ ranges: [{ iova: memory.iova, length: memory.length }], space: spaceOf(memory) });
+    await device.attachMemory({ ranges: [{ iova: memory.iova, length: memory.length }], space: spaceOf(memory) });
+    if (!incoming) await device.enable();
   };
   const machine = await VfioMachine.plug(workload, [
     { device, idstr: '0000:00:04.0/vfio', instance: 0, connectMemory },
@@ -93,8 +94,10 @@ for (const precopy of [true, false]) {
         const destination = await sideOf(t, to, true);
         await source.machine.resume();
         await busy(source);
-        const { ended } = move({ source: source.machine, destination: destination.machine, channels: memoryPair() });
-        const result = await ended;
+        // What little goes while the guest runs says nothing of how fast the rest will.
+        const settings = testSettings((all) => all.setParameters({ 'avail-switchover-bandwidth': 1e9 }));
+        const ends = { source: source.machine, destination: destination.machine };
+        const result = await move({ ...ends, settings, channels: memoryPair() }).ended;
         assert.equal(result.destination.status, 'completed', explain(result.destination.error));
         assert.equal(result.source.status, 'completed');
         assert.deepEqual([await there.state(), await here.state()], ['STOP', 'RUNNING']);

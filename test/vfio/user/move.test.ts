@@ -81,6 +81,26 @@ test('the device reaches guest memory while a command of ours is open, and every
   );
 });
 
+test('a device reaches guest memory only while it may', async () => {
+  const device = new RamDevice();
+  device.config.writeUInt16LE(0, 4);
+  await withServer(device, ({ socket }) =>
+    withDevice(socket, async (client) => {
+      const memory = new TestMemory(0, 8192);
+      await client.attachMemory(memory);
+      assert.equal(device.space, undefined);
+      await client.enable();
+      memory.bytes.write('here');
+      await ring(client, 0, 4096, 4);
+      assert.equal(memory.bytes.toString('latin1', 4096, 4100), 'here');
+      const fn = await client.describe();
+      await fn.writeRegion(7, 4, Buffer.from([2, 0]));
+      await assert.rejects(ring(client, 0, 4096, 4), { code: 'VFIO_OPERATION' });
+      assert.deepEqual(device.journal, ['memory', 'memory gone']);
+    }),
+  );
+});
+
 test('memory is attached anew: only what has changed is said, and what is there now is reached', async () => {
   const device = new RamDevice();
   await withServer(device, ({ socket }) =>
@@ -115,7 +135,7 @@ test('what the guest has set up of its configuration space moves too, also while
           source.config.writeUInt32LE(0xe000_0000, 0x18);
           source.config[0x3c] = 11;
           await a.enable();
-          await b.enable();
+          await b.learnConfig();
           assert.equal(source.config.readUInt16LE(4), 6, 'memory and bus mastering');
           await a.setState('STOP_COPY');
           const config = await a.saveConfig();

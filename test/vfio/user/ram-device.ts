@@ -102,6 +102,8 @@ export class RamDevice implements OfferedDevice {
     ];
     this.config.writeUInt16LE(0x1234, 0);
     this.config.writeUInt16LE(0x5678, 2);
+    // What a driver would have allowed: answering, and reaching guest memory.
+    this.config.writeUInt16LE(6, 4);
   }
 
   async state(): Promise<DeviceState> {

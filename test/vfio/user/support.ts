@@ -38,11 +38,18 @@ export function withServer<T>(
   device: OfferedDevice,
   work: (server: TestServer) => Promise<T>,
   timeouts: Partial<SessionTimeouts> = {},
+  ignoresBusMaster = false,
 ): Promise<T> {
   return inFolder(async (folder) => {
     const socket = join(folder, 'device.sock');
     const events: ServerEvent[] = [];
-    const server = await DeviceServer.listen({ socket, device, timeouts, tell: (event) => events.push(event) });
+    const server = await DeviceServer.listen({
+      socket,
+      device,
+      timeouts,
+      ignoresBusMaster,
+      tell: (event) => events.push(event),
+    });
     try {
       return await work({ server, socket, events });
     } finally {

@@ -36,6 +36,33 @@ export function clearSharedBit(map: Uint32Array, bit: number): void {
   Atomics.and(map, bit >>> 5, ~(1 << (bit & 31)));
 }
 
+/** Sets `count` bits from `first` on; returns how many of them were clear. */
+export function setRange(map: Uint32Array, first: number, count: number): number {
+  return count - writeRange(map, first, count, true);
+}
+
+/** Clears `count` bits from `first` on; returns how many of them were set. */
+export function clearRange(map: Uint32Array, first: number, count: number): number {
+  return writeRange(map, first, count, false);
+}
+
+/** Makes the bits of a range `value`; returns how many were set before. */
+function writeRange(map: Uint32Array, first: number, count: number, value: boolean): number {
+  const end = first + count;
+  let before = 0;
+  for (let bit = first; bit < end; ) {
+    const index = bit >>> 5;
+    const last = Math.min(end, (index + 1) * 32);
+    // A shift by 32 is none.
+    const mask = (last - bit === 32 ? 0xffff_ffff : (1 << (last - bit)) - 1) << (bit & 31);
+    before += popcount32(map[index]! & mask);
+    if (value) map[index]! |= mask;
+    else map[index]! &= ~mask;
+    bit = last;
+  }
+  return before;
+}
+
 export function popcount32(word: number): number {
   let x = word - ((word >>> 1) & 0x55555555);
   x = (x & 0x33333333) + ((x >>> 2) & 0x33333333);

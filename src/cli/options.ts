@@ -20,6 +20,15 @@ export function settingsOf(set: Assignments | undefined, parameters: Assignments
   return { capabilities: set?.capabilities ?? [], parameters: { ...parameters, ...set?.parameters } };
 }
 
+export const postcopyOption = () =>
+  new Option('--postcopy', 'let the guest run at once; its memory follows as it is wanted (sets postcopy-ram)');
+
+/** What `--postcopy` needs, over what `--set` gave. */
+export function withPostcopy(settings: Assignments, postcopy: boolean | undefined): Assignments {
+  if (postcopy !== true) return settings;
+  return { ...settings, capabilities: [...settings.capabilities, { capability: 'postcopy-ram', state: true }] };
+}
+
 /** The settings of an engine in this process. Throws SettingsError for what vmferry cannot do. */
 export function engineSettings({ capabilities, parameters }: Assignments): Settings {
   const settings = new Settings();

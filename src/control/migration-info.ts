@@ -13,6 +13,11 @@ export const MIGRATION_STATUS = enumOf('MigrationStatus', [
   'failed',
   'pre-switchover',
   'device',
+  'postcopy-device',
+  'postcopy-active',
+  'postcopy-paused',
+  'postcopy-recover-setup',
+  'postcopy-recover',
 ] satisfies readonly MigrationStatus[]);
 
 const MIGRATION_STATS = struct('MigrationStats', {

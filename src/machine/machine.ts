@@ -41,8 +41,17 @@ export interface PageWindow {
   pageCount: number;
 }
 
+/** Where pages can be read. */
+export interface PageSource {
+  /**
+   * A window that contains `page`. Valid until the next call for any block. Memory answers at once with a window as large as it can
+   * (the same object each time); a file reads ahead and answers with a promise.
+   */
+  window(block: number, page: number): PageWindow | Promise<PageWindow>;
+}
+
 /** What a machine has that the engine may send. All of it is called on the event loop; only what returns a promise may wait. */
-export interface SourceMachine {
+export interface SourceMachine extends PageSource {
   readonly machineType: string;
   /** 16 bytes, or undefined if none was given. */
   readonly uuid: Uint8Array | undefined;
@@ -50,11 +59,8 @@ export interface SourceMachine {
   readonly ram: readonly RamBlock[];
   readonly runState: RunState;
 
-  /**
-   * A window that contains `page`. Valid until the next call for any block. Memory answers at once with a window as large as it can
-   * (the same object each time); a file reads ahead and answers with a promise.
-   */
-  window(block: number, page: number): PageWindow | Promise<PageWindow>;
+  /** For single pages out of order, beside `window`: its windows are its own. Absent: those of `window` are valid for good. */
+  pageSource?(): PageSource;
   /** Pages of the block that may be other than zero, if the machine knows without looking (a file); the rest need no window. */
   pageMap?(block: number): Uint32Array | undefined;
   /** The same RAM for threads (parallel channels), its blocks in the order of `ram`. Throws if the machine has none now. */

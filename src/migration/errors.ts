@@ -1,4 +1,5 @@
 import { FerryError } from '../base/index.ts';
+import { SHUT_NEVER_STARTED } from './return-path.ts';
 
 export type MigrationFault =
   /** Cancelled by a person or a manager; the source guest goes on. */
@@ -18,7 +19,20 @@ export type MigrationFault =
   | { readonly code: 'MIGRATION_STATE'; readonly state: string }
   /** A wait passed its deadline. */
   | { readonly code: 'MIGRATION_DEADLINE'; readonly waitingFor: string; readonly deadlineMs: number }
-  | { readonly code: 'MIGRATION_UNSUPPORTED'; readonly feature: string };
+  | { readonly code: 'MIGRATION_UNSUPPORTED'; readonly feature: string }
+  /** A postcopy was paused by an operator. */
+  | { readonly code: 'MIGRATION_PAUSED' }
+  /** What the destination says in a recovery does not fit. */
+  | { readonly code: 'MIGRATION_RECOVERY'; readonly block: string }
+  /** The destination asks for pages that cannot be asked for. `start` and `length` in bytes. */
+  | {
+      readonly code: 'MIGRATION_PAGE_REQUEST';
+      readonly block: string;
+      readonly start: number;
+      readonly length: number;
+    }
+  /** The source says to drop pages that cannot be dropped. */
+  | { readonly code: 'MIGRATION_DISCARD'; readonly block: string; readonly start: number; readonly length: number };
 
 export class MigrationError extends FerryError<MigrationFault> {}
 
@@ -35,4 +49,27 @@ export function wrongState(state: string, message: string): MigrationError {
 
 export function unsupported(feature: string): MigrationError {
   return new MigrationError({ code: 'MIGRATION_UNSUPPORTED', feature }, `${feature} is not supported`);
+}
+
+/** The destination's word that its guest has not run there and never will. */
+export function isNeverStarted(error: Error): boolean {
+  return (
+    error instanceof MigrationError &&
+    error.fault.code === 'MIGRATION_PEER_FAILED' &&
+    error.fault.value === SHUT_NEVER_STARTED
+  );
+}
+
+export function badPageRequest(block: string, start: number, length: number, why: string): MigrationError {
+  return new MigrationError(
+    { code: 'MIGRATION_PAGE_REQUEST', block, start, length },
+    `page request of the destination (block '${block}', ${length} bytes from ${start}): ${why}`,
+  );
+}
+
+export function badDiscard(block: string, start: number, length: number, why: string): MigrationError {
+  return new MigrationError(
+    { code: 'MIGRATION_DISCARD', block, start, length },
+    `command POSTCOPY_RAM_DISCARD (block '${block}', ${length} bytes from ${start}): ${why}`,
+  );
 }

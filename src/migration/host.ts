@@ -12,6 +12,11 @@ export type MigrationStatus =
   | 'active'
   | 'pre-switchover'
   | 'device'
+  | 'postcopy-device'
+  | 'postcopy-active'
+  | 'postcopy-paused'
+  | 'postcopy-recover-setup'
+  | 'postcopy-recover'
   | 'completed'
   | 'failed'
   | 'cancelling'
@@ -93,8 +98,12 @@ export interface Host {
   /** QMP stop / cont. */
   stop(): Promise<void>;
   cont(): Promise<void>;
-  /** Starts an outgoing migration and returns once it is under way (QMP migrate). */
-  migrate(uri: string): Promise<void>;
+  /** Starts an outgoing migration and returns once it is under way (QMP migrate); with `resume` a paused postcopy goes on. */
+  migrate(uri: string, options?: { readonly resume?: boolean }): Promise<void>;
+  /** QMP migrate-start-postcopy: the outgoing migration goes over to postcopy as soon as it can. */
+  migrateStartPostcopy(): Promise<void>;
+  /** QMP migrate-pause: a running postcopy gives its connection up. */
+  migratePause(): Promise<void>;
   /**
    * QMP migrate-incoming: the process must be waiting (`-incoming defer`). If the migration fails the process ends with status 1, unless
    * `exitOnError` is false: then it lives on in state failed and query-migrate tells why.

@@ -7,5 +7,6 @@ export * from './destination/incoming.ts';
 export * from './errors.ts';
 export * from './host.ts';
 export { dialer, requireConnections } from './many-connections.ts';
+export { type Route, routeTo } from './postcopy/source/route.ts';
 export { hasReturnPath, OutgoingMigration, type OutgoingObserver, type OutgoingResult } from './source/outgoing.ts';
 export * from './vm-host.ts';

@@ -6,6 +6,8 @@ import type { Dial } from './source/multifd.ts';
 
 /** Throws MIGRATION_UNSUPPORTED if the settings ask for more than one connection and the address has only one. */
 export function requireConnections(settings: SettingsView, address: Address): void {
+  if (settings.capability('postcopy-preempt') && !isSocketAddress(address))
+    throw unsupported(`postcopy-preempt over ${address.kind}: (it needs tcp: or unix:)`);
   if (!settings.capability('multifd')) return;
   // A file that is opened more than once: what mapped-ram asks of an address is another question.
   if (settings.capability('mapped-ram')) return;

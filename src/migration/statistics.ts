@@ -45,6 +45,11 @@ export class Statistics {
   transferredBytes = 0;
   precopyBytes = 0;
   downtimeBytes = 0;
+  postcopyBytes = 0;
+  /** Requests for pages that have come. */
+  postcopyRequests = 0;
+  /** What is sent now is sent while the guest runs at the destination. */
+  postcopy = false;
 
   /** Bytes a ms over the last full window; 0 until the first is over. */
   bandwidth = 0;
@@ -72,6 +77,11 @@ export class Statistics {
     this.#traffic = traffic;
   }
 
+  /** What has been sent, by the one that is followed. */
+  get traffic(): Traffic {
+    return this.#traffic();
+  }
+
   /** Takes the totals of what was sent; closes the bandwidth window when it is long enough. */
   progress(): void {
     const { mainBytes, channels } = this.#traffic();
@@ -80,6 +90,7 @@ export class Statistics {
     const added = transferredBytes - this.transferredBytes;
     this.transferredBytes = transferredBytes;
     if (this.stopMs === undefined) this.precopyBytes += added;
+    else if (this.postcopy) this.postcopyBytes += added;
     else this.downtimeBytes += added;
     const now = nowMs();
     const spanMs = now - this.#windowStartMs;
@@ -123,13 +134,13 @@ export class Statistics {
       'dirty-pages-rate': Math.round(this.dirtyPagesPerSecond),
       mbps: (this.measuredBandwidth * 8) / 1000,
       'dirty-sync-count': this.syncCount,
-      'postcopy-requests': 0,
+      'postcopy-requests': this.postcopyRequests,
       'page-size': this.pageSize,
       'multifd-bytes': bytes,
       'pages-per-second': Math.round(this.pagesPerSecond),
       'precopy-bytes': this.precopyBytes,
       'downtime-bytes': this.downtimeBytes,
-      'postcopy-bytes': 0,
+      'postcopy-bytes': this.postcopyBytes,
       'dirty-sync-missed-zero-copy': 0,
     };
   }

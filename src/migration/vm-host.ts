@@ -8,6 +8,7 @@ import { IncomingMigration, type IncomingResult } from './destination/incoming.t
 import { wrongState } from './errors.ts';
 import type { Host, HostEvent, HostStatus, MigrationInfo, MigrationStatus, MigrationThread } from './host.ts';
 import { dialer, requireConnections } from './many-connections.ts';
+import { routeTo } from './postcopy/source/route.ts';
 import { hasReturnPath, OutgoingMigration, type OutgoingResult } from './source/outgoing.ts';
 
 /** A machine that runs here: it can leave, and it can arrive. */
@@ -92,8 +93,9 @@ export class VmHost implements Host {
     }
   }
 
-  async migrate(uri: string): Promise<void> {
+  async migrate(uri: string, { resume = false }: { readonly resume?: boolean } = {}): Promise<void> {
     const address = parseAddress(uri);
+    if (resume) return this.#sending().postcopy.resume(routeTo(address));
     if (this.#running !== undefined)
       throw wrongState(this.queryMigrate().status ?? 'none', 'a migration is under way already');
     const state = this.#machine.runState;
@@ -190,6 +192,14 @@ export class VmHost implements Host {
     if (this.#running !== undefined) this.#outgoing?.cancel();
   }
 
+  async migrateStartPostcopy(): Promise<void> {
+    this.#sending().startPostcopy();
+  }
+
+  async migratePause(): Promise<void> {
+    this.#sending().postcopy.pause();
+  }
+
   async migrateContinue(state: MigrationStatus): Promise<void> {
     const now = this.queryMigrate().status ?? 'none';
     if (now !== state) throw wrongState(now, `the migration is in state ${now}, not ${state}`);
@@ -215,11 +225,7 @@ export class VmHost implements Host {
 
   async quit(): Promise<void> {
     this.#emit({ event: 'SHUTDOWN', data: { guest: false, reason: 'host-qmp-quit' } });
-    try {
-      this.#outgoing?.cancel();
-    } catch {
-      // Handed over already: leaving is all the same then.
-    }
+    this.#outgoing?.abandon();
     this.#incoming?.cancel();
     await this.#running;
     await this.#options.quit();
@@ -228,6 +234,14 @@ export class VmHost implements Host {
   onEvent(listener: (event: HostEvent) => void): () => void {
     this.#events.on('event', listener);
     return () => this.#events.off('event', listener);
+  }
+
+  /** The outgoing migration under way. Throws MIGRATION_STATE if there is none. */
+  #sending(): OutgoingMigration {
+    if (this.#running === undefined || this.#outgoing === undefined) {
+      throw wrongState(this.queryMigrate().status ?? 'none', 'there is no outgoing migration under way');
+    }
+    return this.#outgoing;
   }
 
   #track(run: Promise<OutgoingResult | IncomingResult>): void {

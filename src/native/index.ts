@@ -10,4 +10,5 @@ export { adviseHugePages } from './huge-pages.ts';
 export { addressOf, canVector, IO_VECTOR_MAX, IoVector } from './io-vector.ts';
 export { type Libc, needLibc } from './libc.ts';
 export { plainView } from './plain-view.ts';
+export * from './tcp-options.ts';
 export * from './thread.ts';

@@ -20,6 +20,8 @@ export interface Libc {
   readonly fcntl: (fd: number, command: number, type: 'int', value: number) => number;
   readonly poll: (pollfds: number, count: number, timeoutMs: number) => number;
   readonly shutdown: (fd: number, how: number) => number;
+  readonly setsockopt: (fd: number, level: number, name: number, value: number, length: number) => number;
+  readonly ioctl: (fd: number, request: number, type: 'uintptr_t', argument: number) => number;
   readonly gettid: () => number;
   readonly prctl: (option: number, argument: string) => number;
   /** A library by its path; null: what this process itself offers (Node.js exports its zlib on purpose, its addon docs say). */
@@ -58,6 +60,10 @@ function load(): Libc | null {
       fcntl: bind<Libc['fcntl']>('int fcntl(int fd, int command, ...)'),
       poll: bind<Libc['poll']>('int poll(uintptr_t pollfds, unsigned long count, int timeout)'),
       shutdown: bind<Libc['shutdown']>('int shutdown(int fd, int how)'),
+      setsockopt: bind<Libc['setsockopt']>(
+        'int setsockopt(int fd, int level, int name, uintptr_t value, unsigned int length)',
+      ),
+      ioctl: bind<Libc['ioctl']>('int ioctl(int fd, unsigned long request, ...)'),
       gettid: bind<Libc['gettid']>('int gettid()'),
       prctl: bind<Libc['prctl']>('int prctl(int option, str argument)'),
       load: (path) => koffi.load(path),

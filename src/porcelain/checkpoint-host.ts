@@ -7,10 +7,11 @@ import {
   type MigrationStatus,
   type MigrationThread,
   OutgoingMigration,
+  routeTo,
   wrongState,
 } from '../migration/index.ts';
 import type { Settings } from '../settings/index.ts';
-import type { Address } from '../transport/index.ts';
+import { type Address, parseAddress } from '../transport/index.ts';
 
 /** Serves QMP for a host; `close` ends that. The CLI gives it: this room knows no server. */
 export type ServeHost = (host: Host) => Promise<{ close(): Promise<void> }>;
@@ -43,8 +44,17 @@ export class CheckpointHost implements Host {
     throw this.#refused('the machine is a checkpoint: it cannot run here');
   }
 
-  async migrate(): Promise<void> {
-    throw this.#refused('this process does one migration, and that has begun already');
+  async migrate(uri: string, { resume = false }: { readonly resume?: boolean } = {}): Promise<void> {
+    if (!resume) throw this.#refused('this process does one migration, and that has begun already');
+    this.#outgoing().postcopy.resume(routeTo(parseAddress(uri)));
+  }
+
+  async migrateStartPostcopy(): Promise<void> {
+    this.#outgoing().startPostcopy();
+  }
+
+  async migratePause(): Promise<void> {
+    this.#outgoing().postcopy.pause();
   }
 
   async migrateIncoming(): Promise<void> {
@@ -78,7 +88,8 @@ export class CheckpointHost implements Host {
   /** The migration is cancelled, which ends the process. */
   async quit(): Promise<void> {
     this.#emit({ event: 'SHUTDOWN', data: { guest: false, reason: 'host-qmp-quit' } });
-    this.#migration.cancel();
+    if (this.#migration instanceof OutgoingMigration) this.#migration.abandon();
+    else this.#migration.cancel();
   }
 
   onEvent(listener: (event: HostEvent) => void): () => void {
@@ -89,6 +100,11 @@ export class CheckpointHost implements Host {
   /** The migration has a new status: for its observer. */
   moved(status: MigrationStatus): void {
     if (this.settings.capability('events')) this.#emit({ event: 'MIGRATION', data: { status } });
+  }
+
+  #outgoing(): OutgoingMigration {
+    if (this.#migration instanceof OutgoingMigration) return this.#migration;
+    throw this.#refused('there is no outgoing migration under way');
   }
 
   #emit(event: HostEvent): void {

@@ -20,6 +20,8 @@ export interface RestoreOptions extends Pick<DriveOptions, 'signal' | 'progress'
   readonly uri?: string | undefined;
   /** The guest is paused when it arrives, whatever it did when it was saved. */
   readonly paused: boolean;
+  /** The guest goes on at once, its memory follows as it is wanted. */
+  readonly postcopy?: boolean | undefined;
   /** For the migration; max-bandwidth is unlimited unless given. */
   readonly settings: Assignments;
 }
@@ -45,7 +47,7 @@ export async function restore(options: RestoreOptions): Promise<Outcome> {
 }
 
 async function restoreOver(uri: string, machine: SourceMachine, destination: Peer, options: RestoreOptions) {
-  const { signal, progress } = options;
+  const { signal, progress, postcopy } = options;
   const settings = new Settings();
   settings.setCapabilities(options.settings.capabilities);
   settings.setParameters({ 'max-bandwidth': 0, ...options.settings.parameters });
@@ -57,7 +59,8 @@ async function restoreOver(uri: string, machine: SourceMachine, destination: Pee
   });
   try {
     await listenThere(destination, uri);
-    const sent = await sendMachine(machine, { uri: await reachable(destination, uri), settings, signal, progress });
+    const target = await reachable(destination, uri);
+    const sent = await sendMachine(machine, { uri: target, settings, postcopy, signal, progress });
     return await settled(destination, sent);
   } finally {
     await undo().catch(() => {});

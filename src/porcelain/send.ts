@@ -12,6 +12,8 @@ export interface SendOptions {
   /** Where the destination listens: a migration URI. */
   readonly uri: string;
   readonly settings: Settings;
+  /** The guest runs at the destination at once, its memory follows as it is wanted (capability postcopy-ram). */
+  readonly postcopy?: boolean | undefined;
   /** Aborting it cancels. */
   readonly signal?: AbortSignal | undefined;
   readonly progress?: ProgressListener | undefined;
@@ -43,10 +45,13 @@ export async function sendMachine(machine: SourceMachine, options: Omit<SendOpti
     returnPath: (channel) => hasReturnPath(address, channel, settings),
     observer: { status: (status) => host.moved(status) },
   });
+  if (options.postcopy === true) migration.startPostcopy();
   const host = new CheckpointHost(settings, migration);
   const cancel = () => {
     try {
-      migration.cancel();
+      // Nobody may ever come to resume it.
+      if (migration.status === 'postcopy-paused') migration.abandon();
+      else migration.cancel();
     } catch {
       // Handed over already: the end that comes says so.
     }

@@ -52,7 +52,7 @@ export const CAPABILITIES = {
   events: { since: '2.4', support: 'yes', doc: 'Emit MIGRATION and MIGRATION_PASS events.' },
   'postcopy-ram': {
     since: '2.6',
-    support: { no: NOT_YET },
+    support: 'yes',
     excludes: ['x-ignore-shared'],
     doc: 'Let the guest run on the destination before all of its memory is there.',
   },
@@ -146,7 +146,7 @@ export const CAPABILITIES = {
   },
   'postcopy-preempt': {
     since: '7.1',
-    support: { no: NOT_YET },
+    support: 'yes',
     requires: ['postcopy-ram'],
     doc: 'Postcopy: requested pages travel on a channel of their own.',
   },

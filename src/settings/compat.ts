@@ -102,6 +102,14 @@ export function machineVersion(machineType: string): MachineVersion | undefined 
   return match === null ? undefined : { major: Number(match[1]), minor: Number(match[2]) };
 }
 
+/** Below 0 if the machine type is older than `version`; one without a version is the newest. */
+export function compareMachineVersion(machineType: string, version: string): number {
+  const found = machineVersion(machineType);
+  if (found === undefined) return 1;
+  const [major = 0, minor = 0] = version.split('.').map(Number);
+  return found.major - major || found.minor - minor;
+}
+
 /** Dialect of a machine type; the newest if the name has no version. `overrides` are set by hand, as -global does. */
 export function compatProfile(machineType: string, overrides: Partial<CompatProfile> = {}): CompatProfile {
   const version = machineVersion(machineType);

@@ -38,7 +38,6 @@ export interface ParameterDeclaration {
   readonly doc: string;
 }
 
-const NOT_YET = 'vmferry does not implement it yet';
 const NO_TLS = 'vmferry has no TLS yet';
 const NO_BLOCK = 'vmferry has no block layer';
 const OLD_COMPRESSION = 'the compression threads were replaced by multifd compression';
@@ -221,7 +220,7 @@ export const PARAMETERS = {
     type: { kind: 'size', unit: 'bytes/s' },
     default: 0,
     since: '3.0',
-    support: { no: NOT_YET },
+    support: 'yes',
     live: true,
     doc: 'Postcopy: most bytes per second of pages nobody asked for; 0 is no limit.',
   },

@@ -35,6 +35,11 @@ export interface Channel {
   /** Settles when everything this channel owns (descriptor, child process) is gone. Never throws. */
   readonly closed: Promise<void>;
   readonly counters: Readonly<ChannelCounters>;
+  /**
+   * From now on single small pieces count more than throughput: what arrives is acknowledged at once, and little waits in the kernel in front
+   * of what is written next. Only tcp has such ways; elsewhere, and without FFI, nothing changes.
+   */
+  favourLatency?(): void;
   /** Transfers between the kernel and memory without a copy in between, where the channel is a socket and the system lets us. */
   readonly direct?: DirectTransfer | undefined;
 }

@@ -7,7 +7,7 @@
 import type { Socket } from 'node:net';
 import { getSystemErrorName } from 'node:util';
 import { asError } from '../base/index.ts';
-import { canVector, type IoVector } from '../native/index.ts';
+import { acknowledgeNow, canVector, type IoVector, limitUnsent } from '../native/index.ts';
 import type { Channel, ChannelCounters, Chunk, DirectTransfer } from './channel.ts';
 import { type ChannelPosition, channelFailure, closedHere, type TransportError } from './errors.ts';
 import { errorBehindEnd } from './handle.ts';
@@ -15,6 +15,9 @@ import type { SocketRing } from './socket-ring.ts';
 
 /** Wake-ups after a direct transfer that are expected to be followed by another. */
 const WAKE_CREDIT = 4;
+
+/** With latency favoured: what may wait unsent in the kernel, bytes. The network must not run dry before the next write comes. */
+const UNSENT_BYTES = 64 * 1024;
 
 /** Linux. */
 const EAGAIN = 11;
@@ -156,6 +159,13 @@ export class SocketChannel implements Channel {
       });
     }
     await this.#companion?.finished;
+  }
+
+  favourLatency(): void {
+    const fd = descriptorOf(this.#input);
+    // Not a tcp socket: neither option exists.
+    if (!limitUnsent(fd, UNSENT_BYTES) || !acknowledgeNow(fd)) return;
+    this.#ring.onRead = () => acknowledgeNow(descriptorOf(this.#input));
   }
 
   destroy(reason?: Error): void {

@@ -24,6 +24,8 @@ export class SocketRing extends ReadRing {
   wakeUps = 0;
   /** To be set before the socket begins to read; it stops when the first bytes are here. */
   first: FirstBytes | undefined;
+  /** Called after each read. */
+  onRead: (() => void) | undefined;
   readonly socketOptions: SocketConstructorOpts & ConnectOpts;
   /** Until the first bytes are in the ring. */
   #first: Buffer | undefined;
@@ -54,6 +56,7 @@ export class SocketRing extends ReadRing {
     this.wakeUps--;
     this.bytesRead += count;
     this.reads++;
+    this.onRead?.();
     return this.commit(count);
   }
 

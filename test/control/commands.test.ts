@@ -39,7 +39,6 @@ const REFUSED: readonly [command: string, args: unknown, desc: RegExp][] = [
   ['migrate', { channels: [] }, /'uri' or 'channels'/],
   ['migrate', { uri: 5 }, /^Invalid parameter type for 'uri', expected: string$/],
   ['migrate', { uri: 'tcp:x:1', blk: true }, /^Parameter 'blk' is unexpected$/],
-  ['migrate', { uri: 'tcp:x:1', resume: true }, /no paused migration/],
   ['migrate', { channels: [{ 'channel-type': 'main' }] }, /^Parameter 'channels\[0\].addr' is missing$/],
   [
     'migrate',
@@ -129,7 +128,16 @@ test('a running migration is steered and asked', () =>
     assert.deepEqual(await client.ask('query-migrate'), { return: host.info });
     assert.deepEqual(await client.ask('migrate-continue', { state: 'pre-switchover' }), { return: {} });
     assert.deepEqual(await client.ask('migrate_cancel'), { return: {} });
-    assert.deepEqual(host.asked, ['migrateContinue pre-switchover', 'migrateCancel']);
+    assert.deepEqual(await client.ask('migrate-start-postcopy'), { return: {} });
+    assert.deepEqual(await client.ask('migrate-pause'), { return: {} });
+    assert.deepEqual(await client.ask('migrate', { uri: 'tcp:x:1', resume: true }), { return: {} });
+    assert.deepEqual(host.asked, [
+      'migrateContinue pre-switchover',
+      'migrateCancel',
+      'migrateStartPostcopy',
+      'migratePause',
+      'migrate tcp:x:1 resume',
+    ]);
   }));
 
 test('name, version and commands', () =>

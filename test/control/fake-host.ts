@@ -38,8 +38,8 @@ export class FakeHost implements Host {
     this.emit({ event: 'RESUME' });
   }
 
-  async migrate(uri: string): Promise<void> {
-    this.asked.push(`migrate ${uri}`);
+  async migrate(uri: string, { resume = false } = {}): Promise<void> {
+    this.asked.push(`migrate ${uri}${resume ? ' resume' : ''}`);
     await this.onMigrate();
   }
 
@@ -49,6 +49,14 @@ export class FakeHost implements Host {
 
   async migrateCancel(): Promise<void> {
     this.asked.push('migrateCancel');
+  }
+
+  async migrateStartPostcopy(): Promise<void> {
+    this.asked.push('migrateStartPostcopy');
+  }
+
+  async migratePause(): Promise<void> {
+    this.asked.push('migratePause');
   }
 
   async migrateContinue(state: string): Promise<void> {

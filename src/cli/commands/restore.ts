@@ -1,11 +1,12 @@
 import type { Command } from 'commander';
 import { restore } from '../../porcelain/index.ts';
 import type { Assignments } from '../../settings/index.ts';
-import { examples, jsonOption, listenOption, setOption, settingsOf } from '../options.ts';
+import { examples, jsonOption, listenOption, postcopyOption, setOption, settingsOf, withPostcopy } from '../options.ts';
 import { perform } from '../perform.ts';
 
 interface RestoreFlags {
   readonly paused?: boolean;
+  readonly postcopy?: boolean;
   readonly uri?: string;
   readonly set?: Assignments;
   readonly json?: boolean;
@@ -22,6 +23,7 @@ export function addRestore(program: Command): void {
     .argument('<file>', 'the checkpoint')
     .argument('<qmp>', 'QMP socket of the process')
     .option('--paused', 'leave the guest paused')
+    .addOption(postcopyOption())
     .addOption(listenOption('where the process shall listen'))
     .addOption(setOption('migration capability or parameter (max-bandwidth is unlimited here unless set)'))
     .addOption(jsonOption())
@@ -32,7 +34,8 @@ export function addRestore(program: Command): void {
           qmp,
           uri: flags.uri,
           paused: flags.paused === true,
-          settings: settingsOf(flags.set),
+          postcopy: flags.postcopy,
+          settings: withPostcopy(settingsOf(flags.set), flags.postcopy),
           signal,
           progress: (progress) => reporter.progress(progress),
         }),
@@ -41,6 +44,7 @@ export function addRestore(program: Command): void {
   examples(command, [
     'restore vm.ckpt qmp.sock',
     'restore vm.ckpt qmp.sock --paused',
+    'restore vm.ckpt qmp.sock --postcopy    # the guest runs at once, its memory follows',
     'restore vm.ckpt qmp.sock --uri tcp:127.0.0.1:0    # QEMU runs as another user',
   ]);
 }

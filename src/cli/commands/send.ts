@@ -1,11 +1,22 @@
 import type { Command } from 'commander';
 import { send } from '../../porcelain/index.ts';
 import type { Assignments } from '../../settings/index.ts';
-import { engineSettings, examples, jsonOption, qmpOption, setOption, settingsOf, uri } from '../options.ts';
+import {
+  engineSettings,
+  examples,
+  jsonOption,
+  postcopyOption,
+  qmpOption,
+  setOption,
+  settingsOf,
+  uri,
+  withPostcopy,
+} from '../options.ts';
 import { perform } from '../perform.ts';
 import { serveQmp } from '../serve-qmp.ts';
 
 interface SendFlags {
+  readonly postcopy?: boolean;
   readonly qmp?: string;
   readonly set?: Assignments;
   readonly json?: boolean;
@@ -21,6 +32,7 @@ export function addSend(program: Command): void {
     )
     .argument('<file>', 'the checkpoint')
     .argument('<uri>', 'where the destination listens: tcp:HOST:PORT, unix:PATH, fd:N, exec:COMMAND, file:PATH', uri)
+    .addOption(postcopyOption())
     .addOption(qmpOption())
     .addOption(setOption('migration capability or parameter (max-bandwidth is unlimited here unless set)'))
     .addOption(jsonOption())
@@ -29,7 +41,8 @@ export function addSend(program: Command): void {
         outcome: await send({
           file,
           uri: to,
-          settings: engineSettings(settingsOf(flags.set, { 'max-bandwidth': 0 })),
+          settings: engineSettings(withPostcopy(settingsOf(flags.set, { 'max-bandwidth': 0 }), flags.postcopy)),
+          postcopy: flags.postcopy,
           signal,
           progress: (progress) => reporter.progress(progress),
           serve: serveQmp(flags.qmp),
@@ -38,6 +51,7 @@ export function addSend(program: Command): void {
     );
   examples(command, [
     'send vm.ckpt tcp:127.0.0.1:4444',
+    'send vm.ckpt tcp:127.0.0.1:4444 --postcopy --set postcopy-preempt=on',
     'send vm.ckpt tcp:198.51.100.7:4444 --set max-bandwidth=100M',
     "send vm.ckpt 'exec:zstd > stream.zst'",
   ]);

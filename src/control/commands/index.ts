@@ -5,7 +5,7 @@ import { migrate } from './migrate.ts';
 import { migrateSetCapabilities, queryMigrateCapabilities } from './migrate-capabilities.ts';
 import { migrateIncoming } from './migrate-incoming.ts';
 import { migrateSetParameters, queryMigrateParameters } from './migrate-parameters.ts';
-import { migrateCancel, migrateContinue } from './migrate-steering.ts';
+import { migrateCancel, migrateContinue, migratePause, migrateStartPostcopy } from './migrate-steering.ts';
 import { qmpCapabilities, queryCommands, queryQmpSchema, queryVersion } from './protocol.ts';
 import { queryMigrate } from './query-migrate.ts';
 import { queryMigrationThreads } from './query-migrationthreads.ts';
@@ -28,6 +28,8 @@ export const COMMANDS: readonly Command[] = [
   migrateIncoming,
   migrateCancel,
   migrateContinue,
+  migrateStartPostcopy,
+  migratePause,
   queryMigrate,
   queryMigrationThreads,
 ];

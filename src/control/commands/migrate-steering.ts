@@ -14,6 +14,28 @@ export const migrateCancel = defineCommand({
   },
 });
 
+export const migrateStartPostcopy = defineCommand({
+  name: 'migrate-start-postcopy',
+  doc: 'Lets the guest run on at the destination before all of its memory is there. Wants the capability `postcopy-ram`, on both sides.',
+  arguments: empty,
+  returns: empty,
+  run: async ({ host }) => {
+    await host.migrateStartPostcopy();
+    return {};
+  },
+});
+
+export const migratePause = defineCommand({
+  name: 'migrate-pause',
+  doc: 'Gives up the connection of a postcopy that runs, which then waits in `postcopy-paused` for another one.',
+  arguments: empty,
+  returns: empty,
+  run: async ({ host }) => {
+    await host.migratePause();
+    return {};
+  },
+});
+
 export const migrateContinue = defineCommand({
   name: 'migrate-continue',
   doc: 'Lets a migration go on that waits in `pre-switchover`.',

@@ -1,5 +1,4 @@
 import { defineCommand } from '../command.ts';
-import { refuse } from '../errors.ts';
 import { bool, empty, optional, struct } from '../schema.ts';
 import { DESTINATION, destinationUri } from './migrate-address.ts';
 
@@ -9,12 +8,11 @@ export const migrate = defineCommand({
   arguments: struct('migrate', {
     ...DESTINATION,
     detach: optional(bool, 'Without effect: the command never waits. New versions of QEMU no longer take it.'),
-    resume: optional(bool, 'Go on with a postcopy migration that has paused. There is none in vmferry yet.'),
+    resume: optional(bool, 'Go on with a postcopy that has paused, at this address: in state `postcopy-paused`.'),
   }),
   returns: empty,
   run: async ({ host }, args) => {
-    if (args.resume === true) throw refuse('GenericError', 'There is no paused migration that could be resumed');
-    await host.migrate(destinationUri(args));
+    await host.migrate(destinationUri(args), { resume: args.resume === true });
     return {};
   },
 });

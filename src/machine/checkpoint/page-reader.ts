@@ -1,8 +1,10 @@
 import { nextClearBit, nextSetBit } from '../../base/index.ts';
-import type { PageWindow } from '../machine.ts';
+import type { PageSource, PageWindow } from '../machine.ts';
 
-/** Bytes of one read, and of the memory for each of the two windows. */
+/** Bytes of one read at most, and of the memory for each of the two windows. */
 const WINDOW_BYTES = 2 * 1024 * 1024;
+/** The first read at a new place: whoever jumps there may be gone soon. Each further one is twice as long. */
+const FIRST_BYTES = 64 * 1024;
 
 /** One block's pages in the file. */
 export interface BlockPages {
@@ -28,10 +30,13 @@ interface Loaded {
  * Windows of a file's pages: one that is being sent from, and the next one, which is read meanwhile. Pages that are not in the bitmap
  * are zero, whatever the file has at their place.
  */
-export class PageReader {
+export class PageReader implements PageSource {
   readonly #blocks: readonly BlockPages[];
   readonly #pageSize: number;
-  readonly #pagesPerWindow: number;
+  readonly #pagesMax: number;
+  readonly #pagesFirst: number;
+  /** Of the next window. */
+  #pages: number;
   readonly #read: ReadPages;
   #current: Loaded;
   #ahead: Loaded;
@@ -39,7 +44,9 @@ export class PageReader {
   constructor(blocks: readonly BlockPages[], pageSize: number, read: ReadPages) {
     this.#blocks = blocks;
     this.#pageSize = pageSize;
-    this.#pagesPerWindow = WINDOW_BYTES / pageSize;
+    this.#pagesMax = WINDOW_BYTES / pageSize;
+    this.#pagesFirst = FIRST_BYTES / pageSize;
+    this.#pages = this.#pagesFirst;
     this.#read = read;
     this.#current = this.#empty();
     this.#ahead = this.#empty();
@@ -60,6 +67,7 @@ export class PageReader {
     if (!this.#holds(wanted, block, page)) {
       // The read under way fills memory that is wanted for something else.
       await wanted.ready?.catch(() => {});
+      this.#pages = this.#pagesFirst;
       this.#load(wanted, block, page);
     }
     try {
@@ -83,6 +91,7 @@ export class PageReader {
       const { bitmap, pageCount } = this.#blocks[block]!;
       const next = nextSetBit(bitmap, page, pageCount);
       if (next < 0) continue;
+      this.#pages = Math.min(this.#pagesMax, this.#pages * 2);
       this.#load(this.#ahead, block, next);
       return;
     }
@@ -95,11 +104,11 @@ export class PageReader {
 
   #load(into: Loaded, block: number, page: number): void {
     const { pageCount, bitmap, pagesOffset } = this.#blocks[block]!;
-    const firstPage = page - (page % this.#pagesPerWindow);
+    const firstPage = page - (page % this.#pagesFirst);
     const window = into.window;
     into.block = block;
     window.firstPage = firstPage;
-    window.pageCount = Math.min(this.#pagesPerWindow, pageCount - firstPage);
+    window.pageCount = Math.min(this.#pages, pageCount - firstPage);
     window.bytes = into.memory.subarray(0, window.pageCount * this.#pageSize);
     into.ready = this.#fill(window, bitmap, pagesOffset);
     // Who asks for the window hears of it; until then it is nobody's unhandled failure.

@@ -13,11 +13,20 @@ import {
   type StreamRamBlock,
   wireBitmapBytes,
 } from '../../wire/index.ts';
-import type { DeviceSection, PageWindow, RamBlock, RunState, SavedDevices, SourceMachine } from '../machine.ts';
+import type {
+  DeviceSection,
+  PageSource,
+  PageWindow,
+  RamBlock,
+  RunState,
+  SavedDevices,
+  SourceMachine,
+} from '../machine.ts';
 import type { FileRam } from '../shared-ram.ts';
 import { checkSections } from './check-sections.ts';
 import { checkpointError, ioError, unsupported } from './errors.ts';
 import { readAt, reopenDirect, requireFileOrNothing } from './file.ts';
+import { PagePicker } from './page-picker.ts';
 import { type BlockPages, PageReader } from './page-reader.ts';
 import { type CheckpointOutline, type FoundSection, scanCheckpoint } from './scan.ts';
 
@@ -129,6 +138,11 @@ export class CheckpointReader implements SourceMachine {
 
   window(block: number, page: number): PageWindow | Promise<PageWindow> {
     return this.#pages.window(block, page);
+  }
+
+  pageSource(): PageSource {
+    const { path, file, blocks } = this.#parts;
+    return new PagePicker(path, file.fd, blocks, this.targetPageSize);
   }
 
   pageMap(block: number): Uint32Array {

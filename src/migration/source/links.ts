@@ -1,13 +1,23 @@
+import { asError, Writer } from '../../base/index.ts';
 import type { PageChannels } from '../../dataplane/index.ts';
 import { type Channel, ChannelOutput } from '../../transport/index.ts';
+import { encodeRamEos } from '../../wire/index.ts';
 import { NO_CHANNELS, type Traffic } from '../statistics.ts';
 import { ReturnPathReader } from './return-path-reader.ts';
+
+/** A staging buffer of a preempt channel, bytes: a piece of a page server and a record more. */
+const URGENT_BUFFER_BYTES = 128 * 1024;
 
 /** All connections of one migration to its destination, as its source holds them. They fail together and end together. */
 export class Links {
   readonly main: Channel;
   readonly output: ChannelOutput;
   readonly returnPath: ReturnPathReader | undefined;
+  /** Preempt channels of a postcopy. */
+  readonly urgent: ChannelOutput[] = [];
+  /** Rejects when the connections are lost or given up, all at once. Never resolves. */
+  readonly lost: Promise<never>;
+  #lose: (error: Error) => void = () => {};
   #channels: PageChannels | undefined;
   #destroyed: Error | undefined;
 
@@ -15,6 +25,10 @@ export class Links {
   constructor(main: Channel, returnPath: boolean, failed: (error: Error) => void) {
     this.main = main;
     this.output = new ChannelOutput(main);
+    this.lost = new Promise((_, reject) => {
+      this.#lose = reject;
+    });
+    this.lost.catch(() => {});
     this.returnPath = returnPath ? new ReturnPathReader(main, failed) : undefined;
   }
 
@@ -24,7 +38,8 @@ export class Links {
   }
 
   get traffic(): Traffic {
-    return { mainBytes: this.output.offset, channels: this.#channels?.totals ?? NO_CHANNELS };
+    const mainBytes = this.urgent.reduce((sum, { offset }) => sum + offset, this.output.offset);
+    return { mainBytes, channels: this.#channels?.totals ?? NO_CHANNELS };
   }
 
   addChannels(channels: PageChannels): void {
@@ -32,10 +47,41 @@ export class Links {
     if (this.#destroyed !== undefined) channels.cancel(this.#destroyed);
   }
 
+  /** A preempt channel. `failed`: it has broken. */
+  addUrgent(channel: Channel, failed: (error: Error) => void): void {
+    const output = new ChannelOutput(channel, { bufferBytes: URGENT_BUFFER_BYTES, bufferCount: 2 });
+    this.urgent.push(output);
+    if (this.#destroyed !== undefined) channel.destroy(this.#destroyed);
+    // The destination says nothing on it; it is read to see its end.
+    void untilItEnds(channel).catch((error: unknown) => failed(asError(error)));
+  }
+
+  /** `promise`, or the end of the connections. */
+  whileTheyLast<T>(promise: Promise<T>): Promise<T> {
+    return Promise.race([promise, this.lost]);
+  }
+
+  /** Pages are asked for from now on: what is sent must not wait behind what was. */
+  favourLatency(): void {
+    for (const { channel } of [this.output, ...this.urgent]) channel.favourLatency?.();
+  }
+
+  /** EOS on the preempt channels: a destination of a machine type up to 7.2 waits for it. */
+  async endUrgent(): Promise<void> {
+    const eos = new Writer(8);
+    encodeRamEos(eos);
+    for (const output of this.urgent) {
+      await output.put(eos.bytes());
+      await output.drained();
+    }
+  }
+
   /** Everything that waits on a connection throws. Idempotent. */
   destroy(reason: Error): void {
     this.#destroyed ??= reason;
+    this.#lose(reason);
     this.main.destroy(reason);
+    for (const { channel } of this.urgent) channel.destroy(reason);
     this.#channels?.cancel(reason);
   }
 
@@ -47,7 +93,12 @@ export class Links {
 
   /** After `destroy` or `end`: descriptors are closed, threads joined. Never throws. */
   async closed(): Promise<void> {
-    this.main.destroy();
-    await Promise.all([this.main.closed, this.#channels?.closed()]);
+    const channels = [this.main, ...this.urgent.map(({ channel }) => channel)];
+    for (const channel of channels) channel.destroy();
+    await Promise.all([...channels.map(({ closed }) => closed), this.#channels?.closed()]);
   }
+}
+
+async function untilItEnds(channel: Channel): Promise<void> {
+  while ((await channel.read()) !== null);
 }

@@ -4,9 +4,10 @@ import type { RunState, SourceMachine } from '../../machine/index.ts';
 import { compatProfile, type SettingsView } from '../../settings/index.ts';
 import type { Address, Channel } from '../../transport/index.ts';
 import { within } from '../deadline.ts';
-import { MigrationError, unsupported, wrongState } from '../errors.ts';
+import { isNeverStarted, MigrationError, unsupported, wrongState } from '../errors.ts';
 import type { MigrationInfo, MigrationStatus } from '../host.ts';
-import { SHUT_NEVER_STARTED } from '../return-path.ts';
+import { beginPostcopy, connectPreemptEarly, requirePostcopy } from '../postcopy/source/begin.ts';
+import type { PostcopySource } from '../postcopy/source/postcopy-source.ts';
 import { Statistics } from '../statistics.ts';
 import { OUTGOING_ARCS } from '../status.ts';
 import { Links } from './links.ts';
@@ -76,6 +77,8 @@ export class OutgoingMigration {
   /** The state that the switchover found the machine in; a failure gives it back. */
   #stoppedFrom: RunState | undefined;
   #continue: (() => void) | undefined;
+  #postcopyWanted = false;
+  #postcopy: PostcopySource | undefined;
   #waitingFor: string | undefined;
 
   constructor(options: OutgoingOptions) {
@@ -99,7 +102,8 @@ export class OutgoingMigration {
     if (this.#settings.capability('xbzrle') && this.status !== 'setup') {
       info['xbzrle-cache'] = this.#statistics.xbzrle(this.#settings.parameter('xbzrle-cache-size'));
     }
-    if (this.#failure !== undefined) info['error-desc'] = explain(this.#failure);
+    const error = this.#failure ?? this.#postcopy?.pausedBy;
+    if (error !== undefined) info['error-desc'] = explain(error);
     if (this.#waitingFor !== undefined) info['x-waiting-for'] = this.#waitingFor;
     return info;
   }
@@ -115,6 +119,26 @@ export class OutgoingMigration {
       throw wrongState(this.status, 'the guest has been handed over to the destination: too late to cancel');
     }
     this.#fail(new MigrationError({ code: 'MIGRATION_CANCELLED' }, 'the migration was cancelled'));
+  }
+
+  /** The guest shall run on at the destination before all of its memory is there. Throws MIGRATION_STATE. */
+  startPostcopy(): void {
+    if (!this.#settings.capability('postcopy-ram'))
+      throw wrongState(this.status, 'postcopy-ram was not on when the migration began');
+    this.#postcopyWanted = true;
+  }
+
+  /** The postcopy under way. Throws MIGRATION_STATE if there is none. */
+  get postcopy(): PostcopySource {
+    if (this.#postcopy === undefined) throw wrongState(this.status, 'there is no postcopy under way');
+    return this.#postcopy;
+  }
+
+  /** Ends whatever is under way, since the process ends. A guest that has been handed over is not taken back. */
+  abandon(): void {
+    const reason = new MigrationError({ code: 'MIGRATION_CANCELLED' }, 'the process was told to quit');
+    if (this.#committed) this.#postcopy?.abandon(reason);
+    else this.#fail(reason);
   }
 
   /** Ends the wait of pause-before-switchover. */
@@ -150,18 +174,32 @@ export class OutgoingMigration {
   }
 
   async #migrate(): Promise<void> {
+    const { dial } = this.#options;
     const more = this.#moreChannels();
     const run = this.#begin(await this.#options.connect(this.#abort.signal));
+    if (this.#settings.capability('postcopy-ram')) requirePostcopy(run, dial);
     let confirmation: Confirmation;
+    let postcopy: PostcopySource | undefined;
     try {
-      const ram = await setUp(run, more, (error) => this.#fail(error));
-      await new Precopy(run, ram).run();
-      confirmation = await switchOver(run, ram);
+      await connectPreemptEarly(run, dial);
+      const ram = await setUp(run, more, (error) => this.#lost(error));
+      if ((await new Precopy(run, ram).run()) === 'postcopy') postcopy = await beginPostcopy(run, ram, dial);
+      else confirmation = await switchOver(run, ram);
     } finally {
       await this.#machine.dirtyLog?.stop();
       this.#machine.throttle(0);
     }
-    await handOver(run, confirmation);
+    if (postcopy === undefined) return await handOver(run, confirmation);
+    this.#check();
+    run.commit();
+    this.#postcopy = postcopy;
+    await postcopy.run();
+  }
+
+  /** A connection has broken. In a postcopy that is no reason to give up. */
+  #lost(error: Error): void {
+    if (this.#postcopy === undefined) this.#fail(error);
+    else this.#links?.destroy(error);
   }
 
   #moreChannels(): MoreChannels | undefined {
@@ -174,8 +212,7 @@ export class OutgoingMigration {
 
   #begin(main: Channel): SourceRun {
     const machine = this.#machine;
-    const fail = (error: Error) => this.#fail(error);
-    const links = new Links(main, this.#options.returnPath(main), fail);
+    const links = new Links(main, this.#options.returnPath(main), (error) => this.#lost(error));
     this.#links = links;
     this.#statistics.follow(() => links.traffic);
     this.#check();
@@ -189,8 +226,14 @@ export class OutgoingMigration {
       stream: new StreamWriter(machine, links.output, profile),
       signal: this.#abort.signal,
       check: () => this.#check(),
+      lost: (error) => this.#lost(error),
+      status: () => this.status,
       move: (status) => this.#state.move(status),
       wait: (promise, deadlineMs, what) => this.#wait(promise, deadlineMs, what),
+      waitsFor: (what) => {
+        this.#waitingFor = what;
+      },
+      postcopyWanted: () => this.#postcopyWanted,
       passed: () => this.#observer.pass?.(this.#statistics.syncCount),
       stopping: (from) => {
         this.#stoppedFrom = from;
@@ -236,7 +279,7 @@ export class OutgoingMigration {
   async #finish(): Promise<void> {
     const now = nowMs();
     this.#statistics.endMs = now;
-    this.#statistics.downtimeMs = now - this.#statistics.stopMs!;
+    this.#statistics.downtimeMs ??= now - this.#statistics.stopMs!;
     this.#statistics.remainingPages = 0;
     this.#machine.setRunState('postmigrate');
     await this.#links?.closed();
@@ -255,7 +298,7 @@ export class OutgoingMigration {
     await this.#links?.closed();
     const far = await this.#options.farFailure?.();
     await this.#cleanUp();
-    if (this.#committed && !neverStarted(error)) {
+    if (this.#committed && !isNeverStarted(error)) {
       error = new MigrationError(
         { code: 'MIGRATION_UNCONFIRMED' },
         'the guest was handed over, but the destination did not confirm it: it may run there. It stays stopped here. If it does not run ' +
@@ -313,12 +356,4 @@ export function hasReturnPath(address: Address, channel: Channel, settings: Sett
 
 function isCancelled(error: Error): boolean {
   return error instanceof MigrationError && error.code === 'MIGRATION_CANCELLED';
-}
-
-function neverStarted(error: Error): boolean {
-  return (
-    error instanceof MigrationError &&
-    error.fault.code === 'MIGRATION_PEER_FAILED' &&
-    error.fault.value === SHUT_NEVER_STARTED
-  );
 }

@@ -6,7 +6,7 @@ import type { SourceRun } from './run.ts';
 /** Time for page records in one PART section, ms (ram_save_iterate: MAX_WAIT 50). */
 const PART_MS = 50;
 
-/** Rounds over the dirty log while the guest runs, until what is left fits the downtime limit. */
+/** Rounds over the dirty log while the guest runs, until what is left fits the downtime limit or may be left to postcopy. */
 export class Precopy {
   readonly #run: SourceRun;
   readonly #ram: RamSaver;
@@ -20,10 +20,12 @@ export class Precopy {
     this.#roundStartBytes = run.statistics.transferredBytes;
   }
 
-  async run(): Promise<void> {
+  /** Resolves when the guest is to be stopped, with the way to go on. */
+  async run(): Promise<'switchover' | 'postcopy'> {
     const { settings, stream, links } = this.#run;
     const ram = this.#ram;
     for (;;) {
+      if (this.#run.postcopyWanted()) return 'postcopy';
       ram.rateLimit = settings.parameter('max-bandwidth');
       await stream.beginRam('part');
       await ram.send(nowMs() + PART_MS);
@@ -37,7 +39,7 @@ export class Precopy {
       }
       // Little is left of what was known to be dirty: only a look at the log tells how much really is.
       await this.#nextRound();
-      if ((await this.#pending(true)) <= this.#threshold()) return;
+      if ((await this.#pending(true)) <= this.#threshold()) return 'switchover';
     }
   }
 

@@ -30,6 +30,12 @@ export class RamSaver {
     return this.#dirty.count;
   }
 
+  /** What is left, for whoever sends it: this object is of no use afterwards. */
+  handOver(): DirtyPages {
+    assert(this.#route.settled, 'what is sent from now on may overtake nothing');
+    return this.#dirty;
+  }
+
   set rateLimit(bytesPerSecond: number) {
     this.#route.rateLimit = bytesPerSecond;
   }

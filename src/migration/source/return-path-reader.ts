@@ -3,6 +3,16 @@ import type { Channel } from '../../transport/index.ts';
 import { ReturnPathDecoder, type ReturnPathMessage, StreamInput } from '../../wire/index.ts';
 import { MigrationError } from '../errors.ts';
 
+/** What a destination says beside the rest once it listens (postcopy). What is thrown ends the return path. */
+export interface PostcopyMessages {
+  /** It wants pages; `block` undefined: of the block named last. Bytes. */
+  pages(block: string | undefined, start: number, length: number): void;
+  /** Recovery: what it has of a block. The bitmap is valid during the call. */
+  bitmap(block: string, bitmap: Buffer): void;
+  /** Recovery: it goes on. */
+  resumed(): void;
+}
+
 /**
  * Reads what the destination says to the source. One loop for the life of the channel; others wait for what they need by
  * `pong` and `shut`. Everything that breaks the rules, and the end of the bytes, ends in `failed`.
@@ -15,8 +25,12 @@ export class ReturnPathReader {
   readonly #shut: Promise<void>;
   #resolveShut: () => void = () => {};
   readonly #onError: (error: Error) => void;
+  readonly #anyPong: Promise<void>;
+  #resolveAnyPong: () => void = () => {};
   #shutSeen = false;
   #shutExpected = false;
+  /** Undefined: the destination may not say such things yet. */
+  postcopy: PostcopyMessages | undefined;
 
   /** `onError`: called once when the path breaks before SHUT; the conductor then stops writing at once. */
   constructor(channel: Channel, onError: (error: Error) => void) {
@@ -26,10 +40,23 @@ export class ReturnPathReader {
       this.#reject = reject;
     });
     this.#ended.catch(() => {});
+    this.#anyPong = new Promise((resolve) => {
+      this.#resolveAnyPong = resolve;
+    });
     this.#shut = new Promise((resolve) => {
       this.#resolveShut = resolve;
     });
     void this.#run();
+  }
+
+  /** Rejects when the path ends, in whatever way. Never resolves. */
+  get ended(): Promise<never> {
+    return this.#ended;
+  }
+
+  /** Resolves when any PONG has come: the destination has taken this channel for the main one, and reads it. */
+  answered(): Promise<void> {
+    return Promise.race([this.#anyPong, this.#ended]);
   }
 
   /** Resolves when PONG `value` has come; rejects when the path ends first. */
@@ -74,6 +101,7 @@ export class ReturnPathReader {
   #take(message: ReturnPathMessage): void {
     switch (message.type) {
       case 'PONG':
+        this.#resolveAnyPong();
         this.#pongs.get(message.value)?.();
         return;
       case 'SHUT':
@@ -83,16 +111,28 @@ export class ReturnPathReader {
         // Nobody asked for one; QEMU ignores a single surplus one too (qemu-wire 7.1).
         return;
       case 'REQ_PAGES':
+        this.#postcopy(message.type).pages(undefined, message.start, message.length);
+        return;
       case 'REQ_PAGES_ID':
+        this.#postcopy(message.type).pages(message.block, message.start, message.length);
+        return;
       case 'RECV_BITMAP':
+        this.#postcopy(message.type).bitmap(message.block, message.bitmap);
+        return;
       case 'RESUME_ACK':
-        throw new MigrationError(
-          { code: 'MIGRATION_UNSUPPORTED', feature: message.type },
-          `${this.#channel.label}: ${message.type} on the return path, but postcopy is not on`,
-        );
+        this.#postcopy(message.type).resumed();
+        return;
       default:
         unreachable(message);
     }
+  }
+
+  #postcopy(what: ReturnPathMessage['type']): PostcopyMessages {
+    if (this.postcopy !== undefined) return this.postcopy;
+    throw new MigrationError(
+      { code: 'MIGRATION_UNSUPPORTED', feature: what },
+      `${this.#channel.label}: ${what} on the return path, but postcopy is not on`,
+    );
   }
 
   #takeShut(value: number): void {

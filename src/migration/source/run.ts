@@ -19,9 +19,16 @@ export interface SourceRun {
 
   /** Throws if the migration has failed or was cancelled. */
   check(): void;
+  /** A connection has broken. */
+  lost(error: Error): void;
+  status(): MigrationStatus;
   move(status: MigrationStatus): void;
   /** Waits with a deadline; query-migrate shows what for. Throws MIGRATION_DEADLINE. */
   wait<T>(promise: Promise<T>, deadlineMs: number, what: string): Promise<T>;
+  /** query-migrate shows that this is waited for; undefined: nothing is any more. */
+  waitsFor(what: string | undefined): void;
+  /** The guest shall run on at the destination before its memory is there. */
+  postcopyWanted(): boolean;
   /** A new round over the dirty log has begun. */
   passed(): void;
   /** The guest is about to be stopped; until the commit point any failure gives this state back. */

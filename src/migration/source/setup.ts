@@ -27,6 +27,7 @@ export async function setUp(
     ignoreShared,
     uuid: settings.capability('validate-uuid') ? machine.uuid : undefined,
     ...(answered === undefined ? {} : { ping: PING_SETUP }),
+    postcopy: settings.capability('postcopy-ram'),
   });
   if (more !== undefined && 'dial' in more) {
     // A QEMU up to 7.2 takes the first who comes for main.
@@ -39,7 +40,7 @@ export async function setUp(
   const blocks = machine.ram.filter((block) => !(ignoreShared && block.shared));
   const dirty = new DirtyPages(blocks, machine.targetPageSize);
   const sent = more !== undefined && 'copyTo' in more ? undefined : routeOf(run, dirty);
-  await stream.start(ignoreShared);
+  await stream.start({ ignoreShared, postcopy: settings.capability('postcopy-ram') });
   await links.output.flush();
   if (more !== undefined && 'copyTo' in more) links.addChannels(await openCopies(run, more.copyTo, failed));
   const ram = new RamSaver(machine, dirty, sent ?? copied(run, dirty), statistics);

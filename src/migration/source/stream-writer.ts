@@ -34,6 +34,8 @@ export interface MeetingChannels {
 
 /** Pieces larger than this are handed over in parts, so that a big device never needs a second copy of itself. */
 const WRITER_HINT = 1024;
+/** Page size of the hosts that we run on, bytes. */
+const HOST_PAGE_SIZE = 4096;
 
 /**
  * Writes the main stream in the order that QEMU expects (qemu-wire 1.4): header, configuration, early devices, START, PART ..., END,
@@ -41,7 +43,7 @@ const WRITER_HINT = 1024;
  */
 export class StreamWriter {
   readonly #machine: SourceMachine;
-  readonly #output: ChannelOutput;
+  #output: ChannelOutput;
   readonly #profile: CompatProfile;
   readonly #writer = new Writer(WRITER_HINT);
   /** Never 0: QEMU finds PART and END by id among all devices, and those it has not loaded yet have id 0 (savevm.c find by load_section_id). */
@@ -68,6 +70,8 @@ export class StreamWriter {
     readonly uuid: Uint8Array | undefined;
     /** Opens the return path and sends this PING. */
     readonly ping?: number;
+    /** Announces postcopy (POSTCOPY_ADVISE). */
+    readonly postcopy: boolean;
   }): Promise<void> {
     encodeHeader(this.#writer);
     encodeConfiguration(this.#writer, {
@@ -78,25 +82,43 @@ export class StreamWriter {
     });
     await this.#put();
     if (options.ping !== undefined) {
-      await this.#command({ name: 'OPEN_RETURN_PATH' });
+      await this.command({ name: 'OPEN_RETURN_PATH' });
       await this.ping(options.ping);
+    }
+    if (options.postcopy) {
+      const { targetPageSize, ram } = this.#machine;
+      const summary = ram.reduce((sum, { pageSize }) => sum | BigInt(pageSize), 0n);
+      await this.command({ name: 'POSTCOPY_ADVISE', pageSizes: { summary, target: BigInt(targetPageSize) } });
     }
   }
 
   ping(value: number): Promise<void> {
-    return this.#command({ name: 'PING', value });
+    return this.command({ name: 'PING', value });
   }
 
-  /** START sections: RAM's block list, then the other iterables in registration order. */
-  async start(ignoreShared: boolean): Promise<void> {
+  async command(command: Command): Promise<void> {
+    encodeCommand(this.#writer, command);
+    await this.#put();
+  }
+
+  /** START sections: RAM's block list, then the other iterables in registration order. With `postcopy` unusual page sizes are told. */
+  async start({
+    ignoreShared,
+    postcopy,
+  }: {
+    readonly ignoreShared: boolean;
+    readonly postcopy: boolean;
+  }): Promise<void> {
+    const usualPageSize = Math.max(HOST_PAGE_SIZE, this.#machine.targetPageSize);
     for (const section of this.#machine.earlyDevices ?? []) await this.#device(section);
     this.#ramId = this.#nextId++;
     this.#begin('start', this.#ramId, { idstr: 'ram', instance: 0, version: RAM_SECTION_VERSION });
     encodeRamBlockList(
       this.#writer,
-      this.#machine.ram.map(({ idstr, usedLength, guestAddress }) => ({
+      this.#machine.ram.map(({ idstr, usedLength, pageSize, guestAddress }) => ({
         idstr,
         usedLength,
+        ...(postcopy && pageSize !== usualPageSize ? { pageSize } : {}),
         ...(ignoreShared ? { guestAddress } : {}),
       })),
     );
@@ -177,7 +199,7 @@ export class StreamWriter {
 
   /** Before the END sections, guest stopped; only towards peers that know it (machine types from 10.0). */
   async switchoverStart(): Promise<void> {
-    if (this.#profile.sendSwitchoverStart) await this.#command({ name: 'SWITCHOVER_START' });
+    if (this.#profile.sendSwitchoverStart) await this.command({ name: 'SWITCHOVER_START' });
   }
 
   /** FULL sections of all devices, guest stopped. */
@@ -194,12 +216,50 @@ export class StreamWriter {
     await this.#put();
   }
 
+  /**
+   * POSTCOPY_LISTEN, all devices, a PING for each of `pings`, POSTCOPY_RUN: what the destination of a postcopy reads as a whole and then does.
+   */
+  async package(pings: readonly number[]): Promise<Buffer> {
+    const { sections } = await this.#machine.saveDevices();
+    const writer = new Writer(sections.reduce((sum, { body }) => sum + body.length + WRITER_HINT, WRITER_HINT));
+    encodeCommand(writer, { name: 'POSTCOPY_LISTEN' });
+    for (const section of sections) {
+      const { idstr, instance, version, body } = section;
+      const id = this.#idOf(section);
+      encodeSectionBegin(writer, { kind: 'full', id, idstr, instance, version });
+      writer.raw(body);
+      encodeSectionFooter(writer, id);
+    }
+    for (const value of pings) encodeCommand(writer, { name: 'PING', value });
+    encodeCommand(writer, { name: 'POSTCOPY_RUN' });
+    return writer.bytes();
+  }
+
+  /** The end of a postcopy: RAM has nothing more to send, EOF. There is no description. */
+  async finishPostcopy(): Promise<void> {
+    this.#begin('end', this.#ramId);
+    encodeRamEos(this.#writer);
+    encodeSectionFooter(this.#writer, this.#ramId);
+    encodeEndOfStream(this.#writer);
+    await this.#put();
+  }
+
+  /** The stream goes on over another channel (postcopy recovery), with the same sections. */
+  moveTo(output: ChannelOutput): void {
+    this.#writer.clear();
+    this.#output = output;
+  }
+
   /** What belongs to an iterable section goes under its id. */
-  async #device(section: DeviceSection): Promise<void> {
+  #idOf(section: DeviceSection): number {
     const own = this.#others.find(
       ({ iterable }) => iterable.idstr === section.idstr && iterable.instance === section.instance,
     );
-    const id = own?.id ?? this.#nextId++;
+    return own?.id ?? this.#nextId++;
+  }
+
+  async #device(section: DeviceSection): Promise<void> {
+    const id = this.#idOf(section);
     this.#begin('full', id, section);
     await this.#body(id, section.body);
   }
@@ -212,11 +272,6 @@ export class StreamWriter {
     await this.#put();
     await this.#output.put(body);
     encodeSectionFooter(this.#writer, id);
-    await this.#put();
-  }
-
-  async #command(command: Command): Promise<void> {
-    encodeCommand(this.#writer, command);
     await this.#put();
   }
 

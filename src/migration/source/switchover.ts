@@ -14,16 +14,8 @@ export type Confirmation = { readonly shut: Promise<void> } | undefined;
 
 /** Stops the guest, sends all that is left, passes the commit point. */
 export async function switchOver(run: SourceRun, ram: RamSaver): Promise<Confirmation> {
-  const { settings, statistics, stream } = run;
-  await stopGuest(run);
-  if (settings.capability('pause-before-switchover')) await run.pause();
-  run.check();
-  run.move('device');
-  ram.rateLimit = 0;
-  ram.allowXbzrle(false);
-  await stream.endRound();
-  await ram.sync();
-  statistics.syncCount++;
+  const { stream } = run;
+  await lastHarvest(run, ram);
   await stream.switchoverStart();
   await stream.beginRam('end');
   await ram.send(Number.POSITIVE_INFINITY);
@@ -34,6 +26,20 @@ export async function switchOver(run: SourceRun, ram: RamSaver): Promise<Confirm
   await stream.devices();
   await everythingLoaded(run);
   return await commit(run);
+}
+
+/** Stops the guest: from its return on no page becomes dirty any more, and those that are dirty are known. */
+export async function lastHarvest(run: SourceRun, ram: RamSaver): Promise<void> {
+  const { settings, statistics, stream } = run;
+  await stopGuest(run);
+  if (settings.capability('pause-before-switchover')) await run.pause();
+  run.check();
+  run.move('device');
+  ram.rateLimit = 0;
+  ram.allowXbzrle(false);
+  await stream.endRound();
+  await ram.sync();
+  statistics.syncCount++;
 }
 
 async function stopGuest(run: SourceRun): Promise<void> {

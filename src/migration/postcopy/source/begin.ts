@@ -1,0 +1,49 @@
+/** From a precopy to a postcopy: what it wants, the preempt channel, the switchover. */
+import { compareMachineVersion } from '../../../settings/index.ts';
+import { unsupported } from '../../errors.ts';
+import type { Dial } from '../../source/multifd.ts';
+import type { RamSaver } from '../../source/ram-save.ts';
+import type { SourceRun } from '../../source/run.ts';
+import { lastHarvest } from '../../source/switchover.ts';
+import { PostcopySource } from './postcopy-source.ts';
+
+/** A destination that reads the main channel answers a PING at once, ms. */
+const ANSWER_DEADLINE_MS = 60_000;
+
+/** Throws MIGRATION_UNSUPPORTED if this migration cannot become a postcopy. */
+export function requirePostcopy({ links, settings, machine }: SourceRun, dial: Dial | undefined): void {
+  if (links.returnPath === undefined) throw unsupported('postcopy over a channel on which no destination can answer');
+  if (settings.capability('postcopy-preempt') && dial === undefined)
+    throw unsupported('postcopy-preempt over a single connection');
+  // 8.2 to 10.0 refuse it, 7.2 dies of it at the end (qemu-wire 5.10); a machine type of 10.1 only newer ones have.
+  if (settings.capability('multifd') && compareMachineVersion(machine.machineType, '10.1') < 0)
+    throw unsupported(`multifd with postcopy-ram for ${machine.machineType} (QEMU does it from 10.1 on)`);
+}
+
+/** Machine types up to 7.2: the preempt channel is made right behind the main one, which the destination takes for main as it is first. */
+export async function connectPreemptEarly(run: SourceRun, dial: Dial | undefined): Promise<void> {
+  if (run.profile.preemptPre72) await connectPreempt(run, dial);
+}
+
+/** Stops the guest and sends all but what lets it run at the destination. A failure up to here leaves the guest to the source. */
+export async function beginPostcopy(run: SourceRun, ram: RamSaver, dial: Dial | undefined): Promise<PostcopySource> {
+  const { settings, profile, links, stream } = run;
+  if (settings.capability('postcopy-preempt') && !profile.preemptPre72) {
+    // Whoever comes first is the main channel there: it must have been taken.
+    await links.output.flush();
+    await run.wait(links.returnPath!.answered(), ANSWER_DEADLINE_MS, 'the destination to answer');
+    await connectPreempt(run, dial);
+  }
+  await lastHarvest(run, ram);
+  await stream.switchoverStart();
+  await stream.completeOthers();
+  const postcopy = new PostcopySource(run, ram.handOver());
+  await postcopy.prepare();
+  return postcopy;
+}
+
+async function connectPreempt({ settings, links, signal, lost, check }: SourceRun, dial: Dial | undefined) {
+  if (!settings.capability('postcopy-preempt') || dial === undefined) return;
+  links.addUrgent((await dial('preempt', signal)).channel('preempt'), lost);
+  check();
+}

@@ -1,0 +1,229 @@
+import { asError, nowMs, yieldToEventLoop } from '../../../base/index.ts';
+import type { SettingsView } from '../../../settings/index.ts';
+import { Pacer } from '../../../transport/index.ts';
+import type { StreamWriter } from '../../source/stream-writer.ts';
+import type { Statistics } from '../../statistics.ts';
+import type { PageLane } from './page-lane.ts';
+import type { Place, RemainingRam } from './remaining-ram.ts';
+import { RequestQueue } from './request-queue.ts';
+
+/** Time for page records in one PART section, ms (ram_save_iterate: MAX_WAIT 50). */
+const PART_MS = 50;
+/**
+ * The background goes out in pieces of so many bytes. Between two of them requests are heard: a request waits for one piece at most, in user
+ * space. Smaller ones cost throughput, as each is a system call and a turn of the event loop.
+ */
+const PIECE_BYTES = 64 * 1024;
+/**
+ * The background follows the guest to where it asks for pages, but not before it has pushed so many bytes at the last such place: a file is
+ * read there anew, and a guest that jumps about gains nothing.
+ */
+const FOLLOW_BYTES = 256 * 1024;
+/** A lane that answers requests without waiting for its peer gives others a turn at least this often, ms. */
+const TURN_MS = 2;
+
+export interface PageServerParts {
+  readonly ram: RemainingRam;
+  readonly stream: StreamWriter;
+  readonly settings: SettingsView;
+  readonly statistics: Statistics;
+  /** The main channel. */
+  readonly background: PageLane;
+  /** Preempt channels; none: requested pages go over the main channel, ahead of all others. */
+  readonly urgent: readonly PageLane[];
+  /** A host page on the main channel is broken off for a requested one, and finished later. Means something with preempt channels only. */
+  readonly breakHuge: boolean;
+  readonly targetPageSize: number;
+}
+
+/**
+ * Sends what the destination does not have, over the channels of one connection: requested pages first, all others from where the last
+ * requested one was on, since a guest goes on where it is.
+ */
+export class PageServer {
+  readonly #parts: PageServerParts;
+  readonly #queue: RequestQueue;
+  readonly #pacer = new Pacer();
+  /** Urgent lanes that are sending. */
+  readonly #sending = new Set<PageLane>();
+  /** Where the background goes on. */
+  readonly #cursor: Place = { block: 0, page: 0 };
+  readonly #place: Place = { block: 0, page: 0 };
+  /** Offset on the main channel from which on the background may follow the guest again. */
+  #followFrom = 0;
+  #failure: Error | undefined;
+  #wake: () => void = () => {};
+
+  constructor(parts: PageServerParts) {
+    this.#parts = parts;
+    this.#queue = new RequestQueue(parts.ram, parts.targetPageSize);
+  }
+
+  /** The destination wants pages (bytes; `block` undefined: of the block named last). Throws MIGRATION_PAGE_REQUEST. */
+  request(block: string | undefined, start: number, length: number): void {
+    this.#parts.statistics.postcopyRequests++;
+    if (this.#queue.add(block, start, length) === 0) return;
+    if (this.#parts.urgent.length > 0) this.#answer();
+    else this.#wake();
+  }
+
+  /** Sends everything; `run` rejects with `error` if it has not. Idempotent. */
+  stop(error: Error): void {
+    this.#failure ??= error;
+    this.#wake();
+  }
+
+  /**
+   * Resolves when the channels have taken every page. Rejects when one of them has failed, or with what `stop` was given; then nothing of it
+   * is under way any more.
+   */
+  async run(): Promise<void> {
+    const { background, urgent } = this.#parts;
+    try {
+      this.#answer();
+      while (await this.#part());
+      for (const lane of [background, ...urgent]) await lane.output.drained();
+    } catch (error) {
+      this.stop(asError(error));
+      while (this.#sending.size > 0) await this.#event();
+      throw error;
+    }
+  }
+
+  /** One PART section. False: all is sent. */
+  async #part(): Promise<boolean> {
+    const { ram, stream, background, settings, statistics } = this.#parts;
+    await stream.beginRam('part');
+    const endMs = nowMs() + PART_MS;
+    // A host page never goes on in another section.
+    while (background.busy || nowMs() < endMs) {
+      this.#check();
+      this.#pacer.rate = settings.parameter('max-postcopy-bandwidth');
+      if (!this.#mayPush()) {
+        await this.#event();
+        continue;
+      }
+      const delayMs = this.#queue.length > 0 ? 0 : this.#pacer.delayMs(nowMs());
+      if (delayMs > 0) {
+        await this.#event(delayMs);
+        continue;
+      }
+      if (!background.busy && !this.#next()) {
+        if (this.#sending.size === 0 || ram.pages > 0) break;
+        await this.#event();
+        continue;
+      }
+      await this.#piece();
+      statistics.progress();
+      await yieldToEventLoop();
+    }
+    this.#check();
+    await stream.endRam();
+    return ram.pages > 0 || this.#sending.size > 0;
+  }
+
+  /** The background gives way to requested pages, unless these travel on its own channel or must wait for its host page. */
+  #mayPush(): boolean {
+    const { urgent, background, breakHuge } = this.#parts;
+    if (urgent.length === 0) return true;
+    if (!breakHuge && background.busy) return true;
+    return this.#sending.size === 0 && this.#queue.length === 0;
+  }
+
+  /** Begins the next host page on the main channel: a requested one, or that of the cursor. False: there is none. */
+  #next(): boolean {
+    const { ram, background, urgent } = this.#parts;
+    const place = urgent.length === 0 && this.#queue.next(this.#place) ? this.#place : undefined;
+    if (place === undefined && !ram.seek(this.#cursor)) return false;
+    background.begin(place ?? this.#cursor);
+    if (place !== undefined) this.#follow(place);
+    else this.#cursor.page += ram.blocks[this.#cursor.block]!.hostPages;
+    return true;
+  }
+
+  /** The guest is at `place`: the background goes on behind it. */
+  #follow({ block, page }: Place): void {
+    const { ram, background } = this.#parts;
+    if (background.output.offset < this.#followFrom) return;
+    this.#followFrom = background.output.offset + FOLLOW_BYTES;
+    this.#cursor.block = block;
+    this.#cursor.page = page + ram.blocks[block]!.hostPages;
+  }
+
+  /** Stages and sends up to PIECE_BYTES on the main channel. A requested page goes at once, not when the piece is full. */
+  async #piece(): Promise<void> {
+    const { background } = this.#parts;
+    const { output } = background;
+    const start = output.offset;
+    const requested = this.#queue.length;
+    do {
+      const wait = background.write(start + PIECE_BYTES);
+      if (wait !== undefined) await wait;
+    } while (
+      !background.busy &&
+      output.offset - start < PIECE_BYTES &&
+      this.#queue.length === requested &&
+      this.#mayPush() &&
+      this.#next()
+    );
+    const sent = output.flush();
+    if (sent !== undefined) await sent;
+    this.#pacer.spend(output.offset - start);
+    if (!background.busy) this.#answer();
+  }
+
+  /** Has every idle urgent lane send requested pages. */
+  #answer(): void {
+    const { urgent, background, breakHuge } = this.#parts;
+    if (!breakHuge && background.busy) return;
+    for (const lane of urgent) {
+      if (this.#queue.length === 0) return;
+      if (this.#sending.has(lane)) continue;
+      this.#sending.add(lane);
+      this.#drain(lane)
+        .catch((error: unknown) => this.stop(asError(error)))
+        .finally(() => {
+          this.#sending.delete(lane);
+          // A request may have come just behind the last look at the queue.
+          this.#answer();
+          this.#wake();
+        });
+    }
+  }
+
+  /** Sends requested pages until none waits. As long as the machine and the kernel answer at once, so does this. */
+  async #drain(lane: PageLane): Promise<void> {
+    let turnAtMs = nowMs() + TURN_MS;
+    while (this.#failure === undefined && this.#queue.next(this.#place)) {
+      lane.begin(this.#place);
+      this.#follow(this.#place);
+      while (lane.busy) {
+        const wait = lane.write(lane.output.offset + PIECE_BYTES);
+        if (wait !== undefined) await wait;
+        const sent = lane.output.flush();
+        if (sent !== undefined) await sent;
+        this.#check();
+        if (nowMs() < turnAtMs) continue;
+        await yieldToEventLoop();
+        turnAtMs = nowMs() + TURN_MS;
+      }
+    }
+    this.#parts.statistics.progress();
+  }
+
+  #check(): void {
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  /** The next wake-up, or `timeoutMs`. */
+  #event(timeoutMs?: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = timeoutMs === undefined ? undefined : setTimeout(() => this.#wake(), Math.max(1, timeoutMs));
+      this.#wake = () => {
+        this.#wake = () => {};
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+}

@@ -15,10 +15,20 @@ export interface Cut {
   readonly resetAfterMs: number;
 }
 
+/** The same on a multifd channel, which has no landmarks: `after` bytes from its start. */
+export interface ChannelCut {
+  readonly channel: number;
+  readonly after: number;
+  readonly how: Cut['how'];
+  readonly resetAfterMs: number;
+}
+
 /** Where an uncut run has its landmarks, and how much the destination says; bytes. */
 export type Measured = Readonly<Record<Landmark, number>> & { readonly said: number };
 
 const SETUP_BYTES = 1_500;
+/** In the initial packet of a multifd channel, which comes first and alone. */
+const CHANNEL_ID_AT = 24;
 const BLACKHOLE_MS = [50, 400] as const;
 /** Longer than a destination waits for a description that may have been suppressed. */
 const LONG_BLACKHOLE_MS = 11_000;
@@ -56,26 +66,38 @@ export class CutLink {
   #cutAt: number | undefined;
   #timer: NodeJS.Timeout | undefined;
 
-  private constructor(proxy: CutProxy, cut: Cut | undefined) {
+  private constructor(proxy: CutProxy, cut: Cut | ChannelCut | undefined) {
     this.#proxy = proxy;
+    const mainCut = cut !== undefined && 'from' in cut ? cut : undefined;
+    const channelCut = cut !== undefined && 'channel' in cut ? cut : undefined;
     const arm = (base: number) => {
-      if (cut === undefined) return;
-      proxy.arm({ direction: cut.direction, after: base + cut.plus, how: cut.how });
+      if (mainCut === undefined) return;
+      proxy.arm({ direction: mainCut.direction, after: base + mainCut.plus, how: mainCut.how });
     };
     this.tap = new StreamTap((landmark, offset) => {
-      if (cut?.from === landmark) arm(offset);
+      if (mainCut?.from === landmark) arm(offset);
     });
-    proxy.onBytes = (direction, bytes) => {
-      if (direction === 'toTarget') this.tap.feed(bytes);
+    const known = new Set<number>();
+    let cutConnection: number | undefined;
+    proxy.onBytes = (direction, bytes, connection) => {
+      if (direction !== 'toTarget') return;
+      // A source connects main first.
+      if (connection === 0) return this.tap.feed(bytes);
+      if (known.has(connection)) return;
+      known.add(connection);
+      if (channelCut === undefined || bytes[CHANNEL_ID_AT] !== channelCut.channel) return;
+      proxy.arm({ direction, after: channelCut.after, how: channelCut.how, connection });
+      cutConnection = connection;
     };
-    if (cut?.from === 'start') arm(0);
+    if (mainCut?.from === 'start') arm(0);
     void proxy.cut.then(() => {
-      this.#cutAt = proxy.passed[cut!.direction];
-      if (cut?.how === 'blackhole') this.#timer = setTimeout(() => proxy.sever('reset'), cut.resetAfterMs);
+      this.#cutAt = channelCut?.after ?? proxy.passed[mainCut!.direction];
+      if (cut?.how === 'blackhole')
+        this.#timer = setTimeout(() => proxy.sever('reset', cutConnection), cut.resetAfterMs);
     });
   }
 
-  static async open(target: Address, cut: Cut | undefined): Promise<CutLink> {
+  static async open(target: Address, cut: Cut | ChannelCut | undefined): Promise<CutLink> {
     return new CutLink(await cutProxy(target as TcpAddress), cut);
   }
 
@@ -83,7 +105,7 @@ export class CutLink {
     return this.#proxy.address as TcpAddress;
   }
 
-  /** Bytes that had passed in the cut direction when the cut was made; undefined if the stream ended before. */
+  /** Bytes that had passed in the cut direction (of the cut channel) when the cut was made; undefined if the stream ended before. */
   get cutAt(): number | undefined {
     return this.#cutAt;
   }

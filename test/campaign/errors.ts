@@ -13,6 +13,6 @@ export function codesOf(error: unknown): string {
 /** An error of a lost link names the channel and the byte. */
 export function expectWhere(error: Error): void {
   const text = explain(error);
-  assert.match(text, /\b(tcp|unix):\S+/, 'the error names no channel');
+  assert.match(text, /\b(tcp|unix):\S+|\bmultifd \d+/, 'the error names no channel');
   assert.match(text, /(\d+ bytes|offset \d+|byte \d+)/, `the error names no byte: ${text}`);
 }

@@ -8,6 +8,7 @@ import { type Campaign, renderReport, runCampaign } from './campaign.ts';
 import { crowd } from './crowd.ts';
 import { embeddedCuts } from './embedded-cuts.ts';
 import { kills } from './kills.ts';
+import { multifdCuts } from './multifd-cuts.ts';
 import { qemuCuts } from './qemu-cuts.ts';
 import { restoreCuts } from './restore-cuts.ts';
 import { stateBuffers } from './state-buffers.ts';
@@ -20,6 +21,7 @@ interface Entry {
 
 const CAMPAIGNS: Readonly<Record<string, Entry>> = {
   cuts: { campaign: embeddedCuts as Campaign<never>, count: 200 },
+  'cuts-multifd': { campaign: multifdCuts as Campaign<never>, count: 200 },
   'cuts-qemu': { campaign: qemuCuts() as Campaign<never>, count: 200 },
   'cuts-restore': { campaign: restoreCuts() as Campaign<never>, count: 60 },
   kills: { campaign: kills() as Campaign<never>, count: 100 },

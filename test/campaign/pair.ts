@@ -7,6 +7,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { explain, FerryError } from '../../src/base/index.ts';
 import { createWorkload, type WorkloadMachine, type WorkloadOptions } from '../../src/machine/index.ts';
 import {
+  dialer,
   IncomingMigration,
   type IncomingResult,
   OutgoingMigration,
@@ -15,7 +16,7 @@ import {
 import type { Settings } from '../../src/settings/index.ts';
 import { connect, type Listener, listen } from '../../src/transport/index.ts';
 import { testSettings } from '../support/move.ts';
-import { type Cut, CutLink, type Measured, measuredBy } from './cut-link.ts';
+import { type ChannelCut, type Cut, CutLink, type Measured, measuredBy } from './cut-link.ts';
 import { inTime } from './deadline.ts';
 import { codesOf, expectWhere } from './errors.ts';
 
@@ -26,13 +27,15 @@ const DEADLINE_MS = 30_000;
 const ANSWERS_BYTES = 16;
 
 export interface MoveParameters {
-  readonly cut?: Cut;
+  readonly cut?: Cut | ChannelCut;
   /** After the start, if it is not over by then. */
   readonly cancelAfterMs?: number;
   readonly maxBandwidth?: number;
   readonly xbzrle?: boolean;
   /** pause-before-switchover, and on at once. */
   readonly pauses?: boolean;
+  /** Number of channels, and their compression. */
+  readonly multifd?: { readonly channels: number; readonly compression: 'none' | 'zlib' | 'zstd' };
 }
 
 export interface Ends {
@@ -85,9 +88,9 @@ export class EmbeddedPair {
     return { ...ends, runsAt: await this.#judge(ends) };
   }
 
-  /** A migration that must go well; then every page and register is verified. */
-  async moveWhole(): Promise<void> {
-    const { source, destination, measured } = await this.#migrate({});
+  /** A migration that must go well; then every page and register is verified. Returns what went over multifd channels, bytes. */
+  async moveWhole(parameters: MoveParameters = {}): Promise<number> {
+    const { source, destination, measured, channelBytes } = await this.#migrate(parameters);
     if (source.status !== 'completed') {
       throw new Error(`a whole migration failed: ${explain(source.error)}; there: ${explain(destination.error)}`);
     }
@@ -99,6 +102,7 @@ export class EmbeddedPair {
     assert.deepEqual({ pagesBad, registersBad, bad }, { pagesBad: 0, registersBad: [], bad: [] });
     await machine.resume();
     await this.#swap();
+    return channelBytes;
   }
 
   async dispose(): Promise<void> {
@@ -106,9 +110,13 @@ export class EmbeddedPair {
   }
 
   async #migrate(parameters: MoveParameters) {
-    const { cut, cancelAfterMs, maxBandwidth = 0, xbzrle = false, pauses = false } = parameters;
+    const { cut, cancelAfterMs, maxBandwidth = 0, xbzrle = false, pauses = false, multifd } = parameters;
     const settings = testSettings((s) => {
       s.setParameters({ 'max-bandwidth': maxBandwidth, 'downtime-limit': 5, 'xbzrle-cache-size': 16 * MIB });
+      if (multifd !== undefined) {
+        s.setParameters({ 'multifd-channels': multifd.channels, 'multifd-compression': multifd.compression });
+        s.setCapabilities([{ capability: 'multifd', state: true }]);
+      }
       s.setCapabilities([
         { capability: 'xbzrle', state: xbzrle },
         { capability: 'pause-before-switchover', state: pauses },
@@ -130,6 +138,7 @@ export class EmbeddedPair {
         pastCommit: landmarks.eof !== undefined,
         cutAt: link.cutAt,
         landmarks,
+        channelBytes: outgoing.info().ram?.['multifd-bytes'] ?? 0,
         measured: () => measuredBy(link),
       };
     } finally {
@@ -144,6 +153,7 @@ export class EmbeddedPair {
       machine: this.#source,
       settings,
       connect: (signal) => connect(link.address, { signal }),
+      dial: dialer(link.address),
       returnPath: () => true,
       observer: {
         status: (status) => {

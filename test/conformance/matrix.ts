@@ -32,6 +32,7 @@ export function allCells(): readonly Cell[] {
     for (const role of scenario.roles) {
       for (const pair of EVERYWHERE.includes(scenario.id) ? pairsOf(role) : SAME) {
         if (scenario.since !== undefined && olderThan(pair, scenario.since)) continue;
+        if (scenario.until !== undefined && newerThan(pair, scenario.until)) continue;
         for (const machine of machinesOf(scenario, pair)) {
           const cell = { scenario, role, pair, machine, guest: 'boot' } as const;
           cells.push({ ...cell, smoke: isSmoke(cell) });
@@ -111,6 +112,10 @@ function scenarioOf(id: string): Scenario {
 
 function olderThan({ a, b }: Pair, version: string): boolean {
   return compareVersions(a, version) < 0 || compareVersions(b, version) < 0;
+}
+
+function newerThan({ a, b }: Pair, version: string): boolean {
+  return compareVersions(a, version) > 0 || compareVersions(b, version) > 0;
 }
 
 export function compareVersions(a: string, b: string): number {

@@ -66,6 +66,8 @@ export interface Scenario {
   readonly proof?: (info: QmpMigrationInfo) => void;
   /** Oldest QEMU that knows how. */
   readonly since?: string;
+  /** Newest QEMU that it is about. */
+  readonly until?: string;
   /** Versions of machine types that it is played with, by the pairs that have them, beside the pair's own. */
   readonly machines?: readonly string[];
 }

@@ -20,12 +20,15 @@ export interface CutProxy {
   readonly passed: Readonly<Record<CutDirection, number>>;
   /** Resolves when the cut has been made. */
   readonly cut: Promise<void>;
-  /** Called with bytes before any of them is passed on, and also when none will be any more; a plan it arms holds for them already. */
-  onBytes: (direction: CutDirection, bytes: Buffer) => void;
+  /**
+   * Called with bytes before any of them is passed on, and also when none will be any more; a plan it arms holds for them already. `connection`
+   * as in a plan.
+   */
+  onBytes: (direction: CutDirection, bytes: Buffer, connection: number) => void;
   /** Sets another plan while connections are open: `after` counts from their beginning; what has passed already cuts at once. */
   arm(plan: CutPlan): void;
-  /** Cuts every connection now. */
-  sever(how: CutPlan['how']): void;
+  /** Cuts every connection now, or that one. */
+  sever(how: CutPlan['how'], connection?: number): void;
   close(): Promise<void>;
 }
 
@@ -36,7 +39,7 @@ export async function cutProxy(target: Endpoint, initialPlan?: CutPlan, at?: End
   let plan = initialPlan;
   const passed = { toTarget: 0, toClient: 0 };
   const sockets = new Set<Socket>();
-  const severs = new Set<(how: CutPlan['how']) => void>();
+  const severs = new Map<number, (how: CutPlan['how']) => void>();
   const cutsDue = new Set<() => void>();
   let connections = 0;
   let tellCut: () => void = () => {};
@@ -70,7 +73,7 @@ export async function cutProxy(target: Endpoint, initialPlan?: CutPlan, at?: End
       }
       tellCut();
     };
-    severs.add(sever);
+    severs.set(number, sever);
     const forward = (from: Socket, to: Socket, direction: CutDirection) => {
       let done = 0;
       const left = () => {
@@ -85,7 +88,7 @@ export async function cutProxy(target: Endpoint, initialPlan?: CutPlan, at?: End
         else sever(cut.how);
       };
       from.on('data', (bytes) => {
-        proxy.onBytes(direction, bytes);
+        proxy.onBytes(direction, bytes, number);
         if (link.dead) return;
         const part = bytes.subarray(0, Math.min(bytes.length, left()));
         done += part.length;
@@ -120,8 +123,8 @@ export async function cutProxy(target: Endpoint, initialPlan?: CutPlan, at?: End
       plan = next;
       for (const cutIfDue of cutsDue) cutIfDue();
     },
-    sever: (how) => {
-      for (const sever of severs) sever(how);
+    sever: (how, connection) => {
+      for (const [number, sever] of severs) if (number === (connection ?? number)) sever(how);
     },
     close: async () => {
       for (const socket of sockets) socket.destroy();

@@ -130,7 +130,7 @@ export class Arrivals {
   }
 
   #takeChannel(connection: Connection, bytes: Buffer): void {
-    const reader = new Reader(bytes, connection.address, { final: true });
+    const reader = new Reader(bytes, `multifd ${connection.address}`, { final: true });
     const { uuid, channel } = decodeMultifdInitial(reader, this.#options.channels);
     this.#uuid ??= uuid;
     if (Buffer.compare(this.#uuid, uuid) !== 0) {

@@ -4,8 +4,9 @@ import { closeSync } from 'node:fs';
 import { CopyChannels, type PageChannels, SendChannels } from '../../dataplane/index.ts';
 import type { SharedRam } from '../../machine/index.ts';
 import type { CompatProfile, SettingsView } from '../../settings/index.ts';
-import type { Connection } from '../../transport/index.ts';
+import { type Connection, isTransportError } from '../../transport/index.ts';
 import { unlessAborted } from '../deadline.ts';
+import { MigrationError } from '../errors.ts';
 import { pageCompression } from '../page-compression.ts';
 import type { SourceRun } from './run.ts';
 
@@ -80,15 +81,23 @@ async function dialAll(dial: Dial, count: number, signal: AbortSignal): Promise<
       return descriptorOf(await dial(`multifd ${channel}`, either));
     } catch (thrown) {
       // What one cannot have the others need not wait for; the first reason is the one that is told.
-      stop.abort(thrown);
-      throw thrown;
+      stop.abort(notTaken(channel, thrown));
+      return undefined;
     }
   };
-  const opened = await Promise.allSettled(Array.from({ length: count }, (_, channel) => open(channel)));
-  const fds = opened.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
+  const opened = await Promise.all(Array.from({ length: count }, (_, channel) => open(channel)));
+  const fds = opened.filter((fd) => fd !== undefined);
   if (fds.length === count) return fds;
   for (const fd of fds) closeSync(fd);
   throw stop.signal.reason;
+}
+
+/** The main channel was taken a moment before. */
+function notTaken(channel: number, thrown: unknown): unknown {
+  if (!isTransportError(thrown) || thrown.code !== 'TRANSPORT_REFUSED') return thrown;
+  const name = `multifd ${channel}`;
+  const message = `${name}: the destination does not take this channel: are multifd and multifd-channels the same there?`;
+  return new MigrationError({ code: 'MIGRATION_PEER_GONE', phase: name }, message, thrown);
 }
 
 function descriptorOf(connection: Connection): number {

@@ -141,12 +141,13 @@ export class ReturnPathReader {
       this.#resolveShut();
       return;
     }
+    const sent = this.#channel.counters.bytesWritten;
     // SHUT 0 before everything is sent would confirm a guest that cannot be there yet (qemu-wire fact 7).
     throw new MigrationError(
       { code: 'MIGRATION_PEER_FAILED', value },
       value === 0
         ? `${this.#channel.label}: the destination says that it is done (SHUT 0) before everything was sent`
-        : `${this.#channel.label}: the destination reports that the migration failed there (SHUT ${value})`,
+        : `${this.#channel.label}: the destination reports that the migration failed there (SHUT ${value}) when ${sent} bytes had been sent here`,
     );
   }
 }

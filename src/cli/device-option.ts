@@ -21,11 +21,21 @@ export function deviceOption(text: string, drivers: readonly DeviceOption['drive
   const values = new Map(assignments.map(assignmentOf));
   if (!drivers.some((one) => one === driver)) throw wrong(`A device is one of: ${drivers.join(', ')}.`);
   if (driver === 'vfio-user') {
-    const socket = values.get('socket');
-    if (socket === undefined || values.size > 1) throw wrong('vfio-user wants socket=PATH and nothing else.');
-    return { driver, socket };
+    return userDeviceOf(values);
   }
   return { driver: 'vf', options: vfOf(values) };
+}
+
+/** A device that writes to guest memory is given some that the guest's own program leaves alone. */
+const USER_DMA_BYTES = 4 * 1024 * 1024;
+const PAGE_BYTES = 4096;
+
+function userDeviceOf(values: ReadonlyMap<string, string>): DeviceOption {
+  const { socket, 'dma-size': dma, ...others } = Object.fromEntries(values);
+  if (socket === undefined || Object.keys(others).length > 0) throw wrong('vfio-user has socket=PATH and dma-size.');
+  const dmaBytes = dma === undefined ? USER_DMA_BYTES : parseSize(dma);
+  if (dmaBytes === undefined || dmaBytes % PAGE_BYTES !== 0) throw wrong(`dma-size wants whole pages, not '${dma}'.`);
+  return { driver: 'vfio-user', socket, dmaBytes };
 }
 
 function assignmentOf(text: string): readonly [string, string] {
@@ -87,7 +97,8 @@ export function vfHelp(): string {
     return `  ${name.padEnd(16)}  ${doc} (${shown})\n`;
   });
   const presets = Object.keys(VF_PRESETS).join(', ');
-  return `\nA vf (sizes and rates as 4096, 64M, 1G; times in ms):\n  preset            ${presets}\n${rows.join('')}`;
+  const user = `  socket            of the server\n  dma-size          guest memory of its own (${USER_DMA_BYTES})\n`;
+  return `\nA vfio-user:\n${user}\nA vf (sizes and rates as 4096, 64M, 1G; times in ms):\n  preset            ${presets}\n${rows.join('')}`;
 }
 
 /** The option of a command that takes one device. */

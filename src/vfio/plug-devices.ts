@@ -18,7 +18,8 @@ export const DEVICES_MAX = 4 * SLOTS_PER_BUS - FIRST_SLOT;
 
 export type DeviceSpec =
   | { readonly driver: 'vf'; readonly options: VfOptions }
-  | { readonly driver: 'vfio-user'; readonly socket: string };
+  /** `dmaBytes`: guest memory for it alone, at the next place among those of all devices; the server has to be told the address. */
+  | { readonly driver: 'vfio-user'; readonly socket: string; readonly dmaBytes: number };
 
 /** A machine made with the `deviceMemoryOf` its devices. */
 export interface PluggableHost extends DeviceHost {
@@ -42,7 +43,11 @@ export interface DevicesInMachine {
 
 /** Guest memory of their own that these devices write to, bytes. */
 export function deviceMemoryOf(devices: readonly DeviceSpec[]): number {
-  return devices.reduce((sum, device) => sum + (device.driver === 'vf' ? device.options['dma-size'] : 0), 0);
+  return devices.reduce((sum, device) => sum + dmaBytesOf(device), 0);
+}
+
+function dmaBytesOf(device: DeviceSpec): number {
+  return device.driver === 'vf' ? device.options['dma-size'] : device.dmaBytes;
 }
 
 /** Address of slot `index` as QEMU writes it: domain, bus, slot, function. */
@@ -88,9 +93,9 @@ function openAll(host: PluggableHost, specs: readonly DeviceSpec[]): Promise<Ope
   let vfs = 0;
   let dmaAt = 0;
   return specs.map((spec) => {
-    if (spec.driver === 'vfio-user') return openUser(host, spec.socket);
     const at = dmaAt;
-    dmaAt += spec.options['dma-size'];
+    dmaAt += dmaBytesOf(spec);
+    if (spec.driver === 'vfio-user') return openUser(host, spec.socket);
     return openVf(host, `vf${vfs++}`, spec.options, at);
   });
 }

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import test, { type TestContext } from 'node:test';
 import { openUserDevice } from '../../src/vfio/index.ts';
-import { Spawned, temporaryFolder } from './spawned.ts';
+import { ask, SMALL, Spawned, startRun, temporaryFolder } from './spawned.ts';
 
 interface Evidence {
   readonly state: { readonly pagesChecked: number; readonly pagesBad: number };
@@ -90,6 +90,32 @@ test('devices that do not fit each other: the source runs on', async (t) => {
   const { error } = await new Spawned(t, ['device-move', a, b, '--json']).result(1);
   assert.equal((error as { code: string }).code, 'DEVICE_MOVE_FAILED');
   assert.equal(await stateOf(a), 'RUNNING');
+});
+
+test('a running machine moves with a device that lives behind a server at either end', async (t) => {
+  const folder = await temporaryFolder(t);
+  const [a, b, qmpA, qmpB] = ['a', 'b', 'qmp-a', 'qmp-b'].map((name) => join(folder, name)) as [
+    string,
+    string,
+    string,
+    string,
+  ];
+  const vf = 'vf,state-size=2M,working-set=512K,state-rate=2M,dma-rate=1M,dma-size=1M';
+  const servers = [await startServer(t, a, vf), await startServer(t, b, `${vf},seed=99`)];
+  const run = (qmp: string, socket: string, ...more: string[]) =>
+    startRun(t, qmp, ...SMALL, '--device', `vfio-user,socket=${socket},dma-size=1M`, ...more);
+  await run(qmpA, a);
+  await run(qmpB, b, '--incoming', 'defer');
+  await ask(qmpA, 'migrate-set-parameters', { 'avail-switchover-bandwidth': 1_000_000_000 });
+  const moved = await new Spawned(t, ['migrate', qmpA, qmpB, '--json']).result(0);
+  assert.equal(moved['status'], 'completed');
+  await servers[0]!.line(({ type, to }) => type === 'state' && to === 'STOP_COPY');
+  await servers[1]!.line(({ type, to }) => type === 'state' && to === 'RUNNING');
+  await ask(qmpB, 'stop');
+  const { details } = await ask<{ details: readonly string[] }>(qmpB, 'x-workload-verify');
+  assert.deepEqual(details, []);
+  const resting = (await servers[1]!.line('evidence')) as unknown as Evidence;
+  assert.deepEqual([resting.state.pagesChecked, resting.state.pagesBad], [512, 0]);
 });
 
 test('nobody is there', async (t) => {

@@ -43,6 +43,7 @@ export function allCells(): readonly Cell[] {
   for (const guest of LINUX_GUESTS) {
     for (const role of LINUX_ROLES) {
       for (const pair of pairsOf(role)) {
+        if (losesStores(pair.a, guest)) continue;
         const scenario = scenarioOf('unix/plain');
         const cell = { scenario, role, pair, machine: machineName(guest.machine, OLDEST), guest };
         cells.push({ ...cell, smoke: isSmoke(cell) });
@@ -50,6 +51,14 @@ export function allCells(): readonly Cell[] {
     }
   }
   return cells;
+}
+
+/**
+ * QEMU 7.2 under TCG leaves pages of guests with several vCPUs behind when it migrates on a busy machine: in 4 of 40 tries 8 to 24 pages were stale,
+ * between two QEMUs without vmferry as well. Later versions and single vCPUs did not in as many tries.
+ */
+function losesStores(source: string, guest: LinuxGuest): boolean {
+  return source === '7.2' && guest.cpus > 1;
 }
 
 /** The reference is QEMU's own affair: like pairs show that the runner is right. */
@@ -70,7 +79,7 @@ function machinesOf(scenario: Scenario, pair: Pair): readonly string[] {
 
 /**
  * What every test run plays: each scenario in each of vmferry's roles on one version (they take turns; the live ones on all three), the plain
- * round trip also from each version to each later one; each Linux guest with devices on one version, the largest also from the oldest. A few reference
+ * round trip also from each version to each later one; each Linux guest with devices on one version, one also from the oldest. A few reference
  * cells, since a runner that is wrong about QEMU itself is wrong about everything.
  */
 function isSmoke({ scenario, role, pair, machine, guest }: Omit<Cell, 'smoke'>): boolean {
@@ -78,7 +87,7 @@ function isSmoke({ scenario, role, pair, machine, guest }: Omit<Cell, 'smoke'>):
   const forward = compareVersions(pair.a, pair.b) < 0;
   if (guest !== 'boot') {
     if (role !== 'save-restore') return false;
-    if (!like) return pair.a === OLDEST && guest.name === 'linux-q35-2cpu';
+    if (!like) return pair.a === OLDEST && guest.name === 'linux-q35-virtio';
     return guest.devices.length > 0 && LINUX_GUESTS.indexOf(guest) % 3 === turn(pair.a);
   }
   if (scenario.id === 'unix/plain' && role === 'save-restore') {

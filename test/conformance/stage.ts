@@ -59,7 +59,7 @@ export class Stage {
       label: `${side}-${peer.name}`,
       extraSockets: 1,
       args: async (folder) => [
-        ...['-nodefaults', '-accel', accelerator(pair[side]), '-m', this.guest.memory],
+        ...['-nodefaults', '-accel', 'tcg', '-m', this.guest.memory],
         ...machineArgs(machine, scenario, this.path('ram')),
         ...(scenario.uuid?.[side] === undefined ? [] : ['-uuid', scenario.uuid[side]]),
         ...(await this.guest.args(folder, this.folder)),
@@ -91,14 +91,6 @@ export class Stage {
     await Promise.all([...this.#commands.map(({ ended }) => ended), ...this.#qemus.map((qemu) => qemu.stop())]);
     await rm(this.folder, { recursive: true, force: true });
   }
-}
-
-/**
- * QEMU 7.2 loses stores of guests with several vCPUs, each in its thread, while it migrates on a busy machine: seen between two QEMUs without
- * vmferry, 8 of 49152 pages stale. Its vCPUs take turns in one thread, where that was not seen.
- */
-function accelerator(qemu: string): string {
-  return qemu === '7.2' ? 'tcg,thread=single' : 'tcg';
 }
 
 function machineArgs(machine: string, { sharedRam }: Scenario, ramPath: string): string[] {

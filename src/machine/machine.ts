@@ -119,6 +119,31 @@ export interface PendingBytes {
   readonly stopCopy: number;
 }
 
+/** Parallel channels, as a device's state goes out on them: buffers of shared memory that are filled and given away. */
+export interface OutgoingState {
+  /** A free buffer, of the size of a packet at most; the caller's until `send` or `drop`. */
+  buffer(): Promise<StateRoom>;
+  /** The device's next packet: the first `length` bytes. `isConfig`: its configuration, the last one. */
+  send(room: StateRoom, length: number, isConfig: boolean): Promise<void>;
+  /** It is not needed after all. */
+  drop(room: StateRoom): void;
+}
+
+export interface StateRoom {
+  readonly bytes: Buffer;
+}
+
+/** The buffers of one device as they come from parallel channels, in order; one at a time. */
+export interface IncomingState {
+  next(): Promise<{ readonly bytes: Buffer; readonly isConfig: boolean; release(): void }>;
+}
+
+/** A device as sections name it. */
+export interface SectionName {
+  readonly idstr: string;
+  readonly instance: number;
+}
+
 /** A section that is sent in START, PART and END pieces beside RAM. What it gives away is valid until its next call. */
 export interface SourceIterable {
   readonly idstr: string;
@@ -132,6 +157,12 @@ export interface SourceIterable {
   iterate(): Promise<Uint8Array | undefined>;
   /** Machine stopped: the body of END, piece by piece, each given away until `put` has settled. */
   complete(put: (bytes: Uint8Array) => Promise<void>): Promise<void>;
+  /**
+   * Machine stopped: all that is left, its FULL section too, goes on parallel channels; `complete` and that section are empty then. Absent: it cannot.
+   */
+  completeBeside?(channels: OutgoingState): Promise<void>;
+  /** With `switchoverAck`: how often it has announced, and whether it still will. Undefined: it takes no part. */
+  readonly initialData?: { readonly announced: number; readonly isDue: boolean } | undefined;
   /** The migration is over, well or badly. */
   cleanup(): Promise<void>;
 }
@@ -158,7 +189,7 @@ export interface LoadEngine {
   run(task: LoadTask): Promise<void>;
   failed(error: Error): void;
   /** The section's initial data (switchover-ack) is loaded: its device is ready for the switchover. */
-  initialDataLoaded(section: { readonly idstr: string; readonly instance: number }): void;
+  initialDataLoaded(section: SectionName): void;
 }
 
 /** RAM while it is filled: on the event loop, page by page. */
@@ -188,6 +219,10 @@ export interface DestinationMachine {
   loadDevice(section: SectionHeader, body: Buffer): Promise<void>;
   /** The next element of an iterable's section other than RAM; data comes in pieces. Throws if the device is unknown or cannot take it. */
   loadElement(section: SectionHeader, element: VfioElement): Promise<void>;
+  /** Devices whose state may come on parallel channels. */
+  readonly besideDevices?: readonly SectionName[];
+  /** The guest has stopped at the source (SWITCHOVER_START): the device's state comes from there, if it does not come in the stream. */
+  loadBeside?(device: SectionName, state: IncomingState): void;
   /** Number of bytes of the section's body at the start of `bytes`, if the machine knows the device's layout; else undefined. */
   measureDevice(section: SectionHeader, bytes: Buffer): number | undefined;
   /** The stream's self-description, as sent (may be empty). All sections are loaded. */

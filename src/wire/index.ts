@@ -24,7 +24,14 @@ export * from './ram/records.ts';
 export * from './ram/sink.ts';
 export * from './return-path/decoder.ts';
 export * from './return-path/message.ts';
-export { encodeVfioData, encodeVfioTag, isVfioSection, VFIO_TAG, type VfioElement } from './stream/body/vfio.ts';
+export {
+  decodeVfioConfig,
+  encodeVfioData,
+  encodeVfioTag,
+  isVfioSection,
+  VFIO_TAG,
+  type VfioElement,
+} from './stream/body/vfio.ts';
 export * from './stream/command.ts';
 export type { PostcopyPhase } from './stream/command-order.ts';
 export * from './stream/configuration.ts';

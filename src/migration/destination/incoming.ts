@@ -143,8 +143,9 @@ export class IncomingMigration {
       this.#startMs = nowMs();
       this.#state.move('active');
       await this.#load(channel);
-      await this.#channels?.finish();
+      this.#channels?.endPages();
       await this.#tasks.settled();
+      await this.#channels?.finish();
       this.#check();
       await this.#machine.commit();
       this.#committed = true;
@@ -222,7 +223,7 @@ export class IncomingMigration {
         const ignoreShared = event.blocks.some((block) => block.guestAddress !== undefined);
         const ram = await this.#machine.prepareRam(event.blocks, { ignoreShared });
         this.#options.prepared?.(ram);
-        await this.#channels?.start(ram.share());
+        await this.#channels?.start(ram.share(), this.#machine.besideDevices ?? []);
         return stream.setRamSink(ram);
       }
       case 'ram-batch':
@@ -266,6 +267,7 @@ export class IncomingMigration {
         await this.#tasks.settled();
         return await this.#answer(stream.channel, { type: 'PONG', value: command.value });
       case 'SWITCHOVER_START':
+        for (const { device, state } of this.#channels?.openStates() ?? []) this.#machine.loadBeside?.(device, state);
         return;
       case 'POSTCOPY_ADVISE':
       case 'POSTCOPY_LISTEN':

@@ -1,8 +1,12 @@
 import { closeSync } from 'node:fs';
 import { type ChannelInfo, type ChannelTotals, type PageCompression, ReceiveChannels } from '../../dataplane/index.ts';
-import type { SharedRam } from '../../machine/index.ts';
+import type { IncomingState, SectionName, SharedRam } from '../../machine/index.ts';
 import { unsupported } from '../errors.ts';
 import { NO_CHANNELS } from '../statistics.ts';
+
+/** Memory for state that waits for its device, in buffers of 1 MiB that are backed as they are used. */
+const BUFFERS_MIN = 64;
+const BUFFERS_PER_DEVICE = 16;
 
 /**
  * The parallel channels of an incoming migration, from their arrival to their end, and at which points of the main stream they meet. The stream
@@ -16,6 +20,8 @@ export class RamChannels {
   readonly #failed: (error: Error) => void;
   #channels: ReceiveChannels | undefined;
   #discipline: 'section' | 'round' | undefined;
+  /** Those whose state may come here. */
+  #devices: readonly SectionName[] = [];
 
   /** `fds`: by channel id; they are these channels' from now on. `failed`: called once, when one fails by itself. */
   constructor(fds: readonly number[], compression: PageCompression, failed: (error: Error) => void) {
@@ -24,12 +30,29 @@ export class RamChannels {
     this.#failed = failed;
   }
 
-  /** The blocks are known: pages may come. Throws ChannelFault. */
-  async start(ram: SharedRam): Promise<void> {
+  /** The blocks are known: pages may come, and state of these devices. Throws ChannelFault. */
+  async start(ram: SharedRam, devices: readonly SectionName[]): Promise<void> {
     const fds = this.#fds;
     this.#fds = [];
     const options = { fds, ram, compression: this.#compression, failed: this.#failed };
-    this.#channels = await ReceiveChannels.start(options);
+    // Packets of state are never compressed, so they do not go where pages are.
+    if (this.#compression === 'none') this.#devices = devices;
+    const buffersMax = Math.max(BUFFERS_MIN, BUFFERS_PER_DEVICE * devices.length);
+    const state = { devices: this.#devices, buffersMax, queuedMax: Number.POSITIVE_INFINITY };
+    this.#channels = await ReceiveChannels.start(this.#devices.length === 0 ? options : { ...options, state });
+  }
+
+  /** SWITCHOVER_START has come: each device's state, in order, as it comes on the channels. */
+  openStates(): readonly { readonly device: SectionName; readonly state: IncomingState }[] {
+    const channels = this.#channels;
+    if (channels === undefined) return [];
+    channels.openLanes();
+    return this.#devices.map((device, index) => ({ device, state: channels.lanes[index]! }));
+  }
+
+  /** All of the main stream has been read: no more pages come. */
+  endPages(): void {
+    this.#channels?.endPages();
   }
 
   /** A MULTIFD_FLUSH has been read. Throws what `meet` throws, MIGRATION_UNSUPPORTED if the source mixes the disciplines. */
@@ -46,7 +69,7 @@ export class RamChannels {
     if (this.#discipline === 'section') await this.#channels?.meet();
   }
 
-  /** All of the main stream has been read: afterwards every page is in place and no thread touches RAM any more. Throws ChannelFault. */
+  /** After `endPages`, when all state is loaded: afterwards every page is in place and no thread touches RAM any more. Throws ChannelFault. */
   async finish(): Promise<void> {
     await this.#channels?.finish();
   }

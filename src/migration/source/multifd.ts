@@ -8,6 +8,7 @@ import { type Connection, isTransportError } from '../../transport/index.ts';
 import { unlessAborted } from '../deadline.ts';
 import { MigrationError } from '../errors.ts';
 import { pageCompression } from '../page-compression.ts';
+import { besideState } from './beside.ts';
 import type { SourceRun } from './run.ts';
 
 /** A further connection to the destination; `role` names it. Must end when `signal` aborts. */
@@ -38,11 +39,9 @@ export function zeroPagesOf(settings: SettingsView, profile: CompatProfile): Zer
  * Connects all channels and starts their threads, which send their initial packets at once: a destination looks at who connects.
  * Throws TransportError, ChannelFault, MIGRATION_UNSUPPORTED; nothing is left open then.
  */
-export async function openChannels(
-  { machine, settings, profile, signal }: SourceRun,
-  dial: Dial,
-  failed: (error: Error) => void,
-): Promise<SendChannels> {
+export async function openChannels(run: SourceRun, dial: Dial, failed: (error: Error) => void): Promise<SendChannels> {
+  const { machine, settings, profile, signal } = run;
+  const state = besideState(run);
   const compression = pageCompression(settings);
   const fds = await dialAll(dial, settings.parameter('multifd-channels'), signal);
   return await SendChannels.start({
@@ -52,6 +51,7 @@ export async function openChannels(
     compression,
     level: compression === 'zstd' ? settings.parameter('multifd-zstd-level') : settings.parameter('multifd-zlib-level'),
     findZeroPages: zeroPagesOf(settings, profile) === 'multifd',
+    ...(state === undefined ? {} : { state }),
     failed,
   });
 }

@@ -1,4 +1,5 @@
 import { nowMs } from '../../base/index.ts';
+import { completeBeside } from './beside.ts';
 import type { RamSaver } from './ram-save.ts';
 import type { SourceRun } from './run.ts';
 
@@ -17,12 +18,16 @@ export async function switchOver(run: SourceRun, ram: RamSaver): Promise<Confirm
   const { stream } = run;
   await lastHarvest(run, ram);
   await stream.switchoverStart();
+  // Devices save while the last pages go.
+  const beside = completeBeside(run);
+  beside.catch(() => {});
   await stream.beginRam('end');
   await ram.send(Number.POSITIVE_INFINITY);
   await stream.meet();
   await stream.endRam();
   ram.complete();
   await stream.completeOthers();
+  await beside;
   await stream.devices();
   await everythingLoaded(run);
   return await commit(run);

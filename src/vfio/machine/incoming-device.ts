@@ -3,11 +3,12 @@
  * shared memory and the device works them off meanwhile, so that a slow device holds back the stream only when they are full.
  *
  *     SETUP -> RESUMING     DATA -> write ...     INIT_DATA_SENT -> told to the engine when it is loaded
+ *     parallel channels -> write ..., then the rest as here below
  *     END of the END section -> RESUMING -> STOP (the device checks its state)     CONFIG -> a task behind that
  */
 import { asError } from '../../base/index.ts';
-import type { LoadEngine } from '../../machine/index.ts';
-import type { SectionHeader, VfioElement } from '../../wire/index.ts';
+import type { IncomingState, LoadEngine } from '../../machine/index.ts';
+import { decodeVfioConfig, type SectionHeader, type VfioElement } from '../../wire/index.ts';
 import { ERRNO, operationFailed } from '../errors.ts';
 import type { GuardedDevice } from './guarded-device.ts';
 import type { Span, Spans } from './spans.ts';
@@ -33,6 +34,8 @@ export class IncomingDevice {
   #load: Span | undefined;
   #begun = false;
   #stateLoaded: Promise<void> | undefined;
+  /** Its last part comes on parallel channels. */
+  #beside = false;
   #config = false;
 
   constructor(device: GuardedDevice, engine: LoadEngine, spans: Spans, afterIterables: boolean) {
@@ -62,9 +65,9 @@ export class IncomingDevice {
       case 'DEV_INIT_DATA_SENT':
         return this.#initialData(section);
       case 'DEV_CONFIG_STATE':
-        return this.#loadConfig(Buffer.from(element.bytes));
+        return this.#takeConfig(Buffer.from(element.bytes));
       case 'END_OF_STATE':
-        if (section.kind === 'end') this.#endState();
+        if (section.kind === 'end' && !this.#beside) this.#endState();
         return;
       case 'DEV_CONFIG_LOAD_READY':
         return;
@@ -150,17 +153,61 @@ export class IncomingDevice {
     this.#stateLoaded.catch(() => {});
   }
 
-  #loadConfig(bytes: Buffer): void {
+  /** What the stream has brought is before all that comes from there. */
+  loadBeside(state: IncomingState): void {
+    if (!this.#begun || this.#stateLoaded !== undefined) throw this.#wrong('a switchover before its beginning');
+    this.#beside = true;
+    let config: Buffer | undefined;
+    const loaded = async () => {
+      await this.#written;
+      config = await this.#loadAll(state);
+      if (this.#failure !== undefined) throw this.#failure;
+      await this.device.setState('STOP');
+    };
+    this.#stateLoaded = this.#engine.run({
+      name: `${this.device.name} state`,
+      kind: 'state',
+      lock: false,
+      run: loaded,
+    });
+    this.#stateLoaded.catch(() => {});
+    this.#loadConfig(() => config!);
+  }
+
+  /** Returns the configuration, which comes last. */
+  async #loadAll(state: IncomingState): Promise<Buffer> {
+    this.#load ??= this.#spans.begin(this.device.name, 'load');
+    for (;;) {
+      const buffer = await state.next();
+      if (buffer.isConfig) {
+        const config = decodeVfioConfig(buffer.bytes);
+        buffer.release();
+        if (config === undefined) throw this.#wrong('a last packet that is no configuration');
+        return config;
+      }
+      await this.device.write(buffer.bytes);
+      this.#spans.end(this.#load, buffer.bytes.length);
+      buffer.release();
+    }
+  }
+
+  #takeConfig(bytes: Buffer): void {
     if (this.#config || this.#stateLoaded === undefined) throw this.#wrong('a configuration that cannot be there');
+    this.#loadConfig(() => bytes);
+  }
+
+  /** When its state is loaded, by which time `config` gives what to load. */
+  #loadConfig(config: () => Buffer): void {
     this.#config = true;
     void this.#engine
       .run({
         name: `${this.device.name} config`,
         kind: 'config',
         lock: this.device.needsMachineLock,
-        after: this.#stateLoaded,
+        after: this.#stateLoaded!,
         afterIterables: this.#afterIterables,
         run: async () => {
+          const bytes = config();
           const span = this.#spans.begin(this.device.name, 'config');
           await this.device.loadConfig(bytes);
           this.#spans.end(span, bytes.length);

@@ -6,10 +6,12 @@
  *     END     DATA_STATE <= 1 MiB ..., END                 machine stopped, device in STOP_COPY
  *     FULL    CONFIG_STATE config END                      `saveConfig`
  *
+ * With parallel channels END and FULL have nothing but END in them: what they would carry goes as packets (`completeBeside`).
+ *
  * @spec qemu hw/vfio/migration.c
  */
 import { Writer } from '../../base/index.ts';
-import type { DeviceSection, PendingBytes, SourceIterable } from '../../machine/index.ts';
+import type { DeviceSection, OutgoingState, PendingBytes, SourceIterable } from '../../machine/index.ts';
 import { encodeVfioData, encodeVfioTag } from '../../wire/index.ts';
 import { ERRNO, operationFailed } from '../errors.ts';
 import type { GuardedDevice } from './guarded-device.ts';
@@ -22,6 +24,14 @@ export const VFIO_SECTION_VERSION = 1;
 const BLOCK_BYTES = 1024 * 1024;
 const HEAD_BYTES = 16;
 const TAG_BYTES = 8;
+
+const END_OF_STATE = endOfState();
+
+function endOfState(): Buffer {
+  const body = new Writer(TAG_BYTES);
+  encodeVfioTag(body, 'END_OF_STATE');
+  return body.bytes();
+}
 
 /** A device that cannot tell how much it will save counts as this much (qemu: VFIO_MIG_STOP_COPY_SIZE). */
 const UNKNOWN_BYTES = 100 * 1024 ** 3;
@@ -38,6 +48,10 @@ export class OutgoingDevice implements SourceIterable {
   #active = false;
   #switchoverAck = false;
   #initialDataSent = false;
+  /** Times that INIT_DATA_SENT was sent. */
+  #announced = 0;
+  /** What is left goes, or has gone, on parallel channels. */
+  #beside = false;
   #sentBytes = 0;
   /** The guest ran again after the stream had been taken to its stopped part: the destination cannot be given the rest of it. */
   #interrupted = false;
@@ -74,21 +88,25 @@ export class OutgoingDevice implements SourceIterable {
     if (this.#active && this.#sentBytes > 0) this.#interrupted = true;
   }
 
-  /** Whether the destination will have to say that it has loaded the initial data. */
-  get announcesInitialData(): boolean {
-    const { states, precopyInfo } = this.device.features;
-    return states.preCopy && precopyInfo;
+  get initialData(): { readonly announced: number; readonly isDue: boolean } | undefined {
+    if (!this.#switchoverAck) return undefined;
+    return { announced: this.#announced, isDue: !this.#initialDataSent };
   }
 
   async setup({ switchoverAck }: { readonly switchoverAck: boolean }): Promise<Uint8Array> {
     this.#active = true;
-    this.#switchoverAck = switchoverAck && this.announcesInitialData;
+    this.#switchoverAck = false;
+    this.#announced = 0;
     this.#initialDataSent = false;
+    this.#beside = false;
     this.#interrupted = false;
     this.#sentBytes = 0;
     this.#blocks = [0, 1].map(() => Buffer.from(new SharedArrayBuffer(HEAD_BYTES + BLOCK_BYTES + TAG_BYTES)));
-    if (this.device.features.states.preCopy && (await this.device.state()) === 'RUNNING') {
+    const { states, precopyInfo } = this.device.features;
+    if (states.preCopy && (await this.device.state()) === 'RUNNING') {
       await this.device.setState('PRE_COPY');
+      // Who cannot tell when its initial data is out has nothing to announce.
+      this.#switchoverAck = switchoverAck && precopyInfo;
       this.#precopy = this.#spans.begin(this.device.name, 'precopy');
     }
     await this.pending(true);
@@ -120,27 +138,52 @@ export class OutgoingDevice implements SourceIterable {
     if (count === 0 && !this.#initialDataIsOut()) return undefined;
     const end = new Writer(TAG_BYTES);
     const announces = this.#switchoverAck && !this.#initialDataSent && this.#initialDataIsOut();
-    if (announces) this.#initialDataSent = true;
+    if (announces) {
+      this.#initialDataSent = true;
+      this.#announced++;
+    }
     encodeVfioTag(end, announces ? 'DEV_INIT_DATA_SENT' : 'END_OF_STATE');
     if (count === 0) return announces ? end.bytes() : undefined;
     end.bytes().copy(block, HEAD_BYTES + count);
     return block.subarray(0, HEAD_BYTES + count + TAG_BYTES);
   }
 
-  /** Initial data has been sent, and its loading is not acknowledged by this side's word alone. */
-  get initialDataSent(): boolean {
-    return this.#initialDataSent;
+  async complete(put: (bytes: Uint8Array) => Promise<void>): Promise<void> {
+    if (!this.#beside) await this.#saveRest(put);
+    await put(END_OF_STATE);
   }
 
-  async complete(put: (bytes: Uint8Array) => Promise<void>): Promise<void> {
-    if (this.#interrupted) {
-      const why =
-        'the guest ran again after it had been stopped in this migration: the stream of the device cannot go on';
-      throw operationFailed(this.device.name, 'read data', ERRNO.EINVAL, why);
+  /** Packets count from 0: data as the device gives it, straight into the buffers, then the configuration as its section would have it. */
+  async completeBeside(channels: OutgoingState): Promise<void> {
+    this.#beside = true;
+    const span = await this.#beginRest();
+    for (;;) {
+      const room = await channels.buffer();
+      const result = await this.device.read(room.bytes);
+      if (typeof result !== 'number') {
+        channels.drop(room);
+        break;
+      }
+      await channels.send(room, result, false);
+      span.bytes += result;
     }
-    await this.device.setState('STOP_COPY');
-    const span = this.#spans.begin(this.device.name, 'save');
-    let sent = 0;
+    this.#spans.end(span);
+    const config = await this.#config();
+    const room = await channels.buffer();
+    if (config.length > room.bytes.length) {
+      throw operationFailed(
+        this.device.name,
+        'save config',
+        ERRNO.E2BIG,
+        `${config.length} bytes do not fit one packet`,
+      );
+    }
+    config.copy(room.bytes);
+    await channels.send(room, config.length, true);
+  }
+
+  async #saveRest(put: (bytes: Uint8Array) => Promise<void>): Promise<void> {
+    const span = await this.#beginRest();
     let turn = 0;
     let next = this.#read(this.#blocks[0]!);
     for (;;) {
@@ -152,22 +195,34 @@ export class OutgoingDevice implements SourceIterable {
       // Whatever becomes of the output: a read that is under way has an owner.
       next.catch(() => {});
       await put(block.subarray(0, HEAD_BYTES + count));
-      sent += count;
+      span.bytes += count;
     }
-    this.#spans.end(span, sent);
-    const end = new Writer(TAG_BYTES);
-    encodeVfioTag(end, 'END_OF_STATE');
-    await put(end.bytes());
+    this.#spans.end(span);
+  }
+
+  async #beginRest(): Promise<Span> {
+    if (this.#interrupted) {
+      const why =
+        'the guest ran again after it had been stopped in this migration: the stream of the device cannot go on';
+      throw operationFailed(this.device.name, 'read data', ERRNO.EINVAL, why);
+    }
+    await this.device.setState('STOP_COPY');
+    return this.#spans.begin(this.device.name, 'save');
   }
 
   /** The section FULL, machine stopped. */
   async saveConfig(): Promise<DeviceSection> {
+    const { idstr, instance, version } = this;
+    return { idstr, instance, version, body: this.#beside ? END_OF_STATE : await this.#config() };
+  }
+
+  async #config(): Promise<Buffer> {
     const config = await this.device.saveConfig();
     const body = new Writer(2 * TAG_BYTES + config.length);
     encodeVfioTag(body, 'DEV_CONFIG_STATE');
     body.raw(config);
     encodeVfioTag(body, 'END_OF_STATE');
-    return { idstr: this.idstr, instance: this.instance, version: this.version, body: Buffer.from(body.bytes()) };
+    return Buffer.from(body.bytes());
   }
 
   /** Leaves the saving session; the machine's run state decides whether the device runs. Ending a session may be slow, so it is not done before. */

@@ -12,11 +12,13 @@ import type {
   DeviceSection,
   DirtyLog,
   IncomingRam,
+  IncomingState,
   LoadEngine,
   PageWindow,
   RamBlock,
   RunState,
   SavedDevices,
+  SectionName,
   SharedRam,
   SourceIterable,
   SourceMachine,
@@ -208,6 +210,8 @@ export class VfioMachine implements DeviceHost {
 
   async prepareRam(blocks: readonly AnnouncedBlock[], options: { ignoreShared: boolean }): Promise<IncomingRam> {
     const ram = await this.#host.prepareRam(blocks, options);
+    // A fresh device runs: with memory in its reach it would write to what the stream is about to fill.
+    await together(this.#devices, (device) => device.setState('RESUMING'));
     await this.#connectMemory();
     return ram;
   }
@@ -230,6 +234,15 @@ export class VfioMachine implements DeviceHost {
     const name = `${section.idstr}/${section.instance}`;
     const fault = { code: 'VFIO_UNKNOWN', device: name, errno: ERRNO.ENODEV } as const;
     throw vfioError(fault, `section ${name}: this machine has no such VFIO device`);
+  }
+
+  get besideDevices(): readonly SectionName[] {
+    return this.#slots.map(({ idstr, instance }) => ({ idstr, instance }));
+  }
+
+  loadBeside({ idstr, instance }: SectionName, state: IncomingState): void {
+    const slot = this.#slots.find((one) => one.idstr === idstr && one.instance === instance);
+    slot?.incoming?.loadBeside(state);
   }
 
   describe(description: string): Promise<void> {

@@ -48,6 +48,15 @@ export function encodeVfioData(writer: Writer, byteCount: number): void {
   writer.u32(Math.floor(byteCount / 2 ** 32)).u32(byteCount >>> 0);
 }
 
+/** The configuration in a buffer that has nothing else: CONFIG_STATE and END around it. Undefined if it is not that. The bytes are a copy. */
+export function decodeVfioConfig(bytes: Buffer): Buffer | undefined {
+  const isTag = (at: number, tag: number) =>
+    at >= 0 && bytes.readUInt32BE(at) === TAG_HIGH && bytes.readUInt32BE(at + 4) === tag;
+  const end = bytes.length - 8;
+  if (end < 8 || !isTag(0, VFIO_TAG.DEV_CONFIG_STATE) || !isTag(end, VFIO_TAG.END_OF_STATE)) return undefined;
+  return Buffer.from(bytes.subarray(8, end));
+}
+
 export class VfioBody {
   /** END_OF_STATE and the footer behind it: the only end of a device config. */
   readonly #configEnd: Buffer;

@@ -78,8 +78,9 @@ function machinesOf(scenario: Scenario, pair: Pair): readonly string[] {
 }
 
 /**
- * What every test run plays: each scenario in each of vmferry's roles on one version (they take turns; the live ones on all three), the plain
- * round trip also from each version to each later one; each Linux guest with devices on one version, one also from the oldest. A few reference
+ * What every test run plays: each scenario in each of vmferry's roles (or those that it names) on one version (they take turns; the live ones
+ * on all three), the plain round trip also from each version to each later one; each Linux guest with devices on one version, one also from the
+ * oldest. A few reference
  * cells, since a runner that is wrong about QEMU itself is wrong about everything.
  */
 function isSmoke({ scenario, role, pair, machine, guest }: Omit<Cell, 'smoke'>): boolean {
@@ -96,6 +97,7 @@ function isSmoke({ scenario, role, pair, machine, guest }: Omit<Cell, 'smoke'>):
   if (!like || (EVERYWHERE.includes(scenario.id) && !isOwn(machine, pair))) return false;
   if (role === 'reference') return ['unix/plain/live', 'cancel/active'].includes(scenario.id);
   if (scenario.id === 'unix/plain/live') return true;
+  if (scenario.smoke?.includes(role) === false) return false;
   const place = SCENARIOS.indexOf(scenario) + scenario.roles.indexOf(role);
   return scenario.since !== undefined ? turn(pair.a) === 1 + (place % 2) : turn(pair.a) === place % 3;
 }

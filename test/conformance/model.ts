@@ -64,6 +64,8 @@ export interface Scenario {
   readonly ends: 'completed' | 'failed' | 'cancelled';
   /** Looks at the last query-migrate of a QEMU source; throws if it does not show what the scenario is about. */
   readonly proof?: (info: QmpMigrationInfo) => void;
+  /** Roles that every test run plays, each on one version; default: all but reference. */
+  readonly smoke?: readonly Role[];
   /** Oldest QEMU that knows how. */
   readonly since?: string;
   /** Newest QEMU that it is about. */

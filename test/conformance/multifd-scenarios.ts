@@ -20,9 +20,20 @@ function overChannels({ ram }: QmpMigrationInfo): void {
 }
 
 const MULTIFD = { capabilities: ['multifd'], ends: 'completed' } as const;
+
+/** What every test run plays: both disciplines, both directions, both methods, a cancel and a refusal. */
+const SMOKE: Readonly<Record<string, readonly Role[]>> = {
+  'multifd/tcp/live': ['destination'],
+  'multifd/tcp': ['source', 'save-restore'],
+  'multifd/tcp/zlib/live': ['destination'],
+  'multifd/tcp/zstd': ['source'],
+  'multifd/tcp/cancel': ['destination'],
+  'multifd/mismatch/compression': ['source'],
+};
+
 const channels = (count: number) => ({ 'multifd-channels': count });
 
-export const MULTIFD_SCENARIOS: readonly Scenario[] = [
+const SCENARIOS: readonly Scenario[] = [
   {
     ...MULTIFD,
     id: 'multifd/tcp/live',
@@ -182,8 +193,9 @@ export const MULTIFD_SCENARIOS: readonly Scenario[] = [
   {
     capabilities: ['multifd', 'return-path'],
     id: 'multifd/mismatch/too-many',
-    title: 'more channels come than the destination expects: refused, the source runs on',
-    roles: WITH_VMFERRY_LEG,
+    title:
+      'more channels come than the destination expects: two QEMUs may wait for ever, vmferry refuses and the source runs on',
+    roles: ['destination', 'source'],
     transport: 'tcp',
     parameters: channels(4),
     destinationParameters: channels(2),
@@ -199,4 +211,23 @@ export const MULTIFD_SCENARIOS: readonly Scenario[] = [
     destinationParameters: channels(4),
     ends: 'failed',
   },
+  ...([false, true] as const).map(
+    (live): Scenario => ({
+      capabilities: ['mapped-ram', 'multifd'],
+      ends: 'completed',
+      id: `multifd/file/mapped-ram${live ? '/live' : ''}`,
+      title: `a mapped-ram file that QEMU writes or loads by four channels, the guest ${live ? 'running' : 'stopped'}`,
+      qemu: `/migration/multifd/file/mapped-ram${live ? '/live' : ''}`,
+      roles: live ? ['reference', 'destination'] : WITH_VMFERRY_LEG,
+      transport: 'file',
+      bothParameters: channels(4),
+      ...(live ? { parameters: NEVER_CONVERGES, steps: THREE_ROUNDS_THEN_CONVERGE } : { stopped: true }),
+      since: '9.0',
+    }),
+  ),
 ];
+
+export const MULTIFD_SCENARIOS: readonly Scenario[] = SCENARIOS.map((scenario) => ({
+  ...scenario,
+  smoke: SMOKE[scenario.id] ?? [],
+}));

@@ -9,6 +9,10 @@ interface Verdict {
   readonly details: readonly string[];
 }
 
+async function threadNames(qmp: string): Promise<string[]> {
+  return (await ask<{ name: string }[]>(qmp, 'query-migrationthreads')).map(({ name }) => name);
+}
+
 test('demo moves a machine to and fro, verifies it, and leaves nothing behind', async (t) => {
   const demo = new Spawned(t, ['demo', ...SMALL, '--rounds', '2', '--json']);
   const result = await demo.result(0);
@@ -45,6 +49,33 @@ test('migrate: progress lines, then a result with the figures of query-migrate; 
   assert.equal((await ask(b, 'query-status'))['status'], 'running', 'verification sets it running again');
   const again = new Spawned(t, ['migrate', a, b, '--json']);
   assert.equal(((await again.result(1))['error'] as { code: string }).code, 'PEER_STATE');
+});
+
+test('migrate --set multifd=on sets both ends; the channels show as threads while it runs, and are gone after', async (t) => {
+  const folder = await temporaryFolder(t);
+  const [a, b] = [join(folder, 'a'), join(folder, 'b')];
+  await startRun(t, a, ...SMALL);
+  await startRun(t, b, ...SMALL, '--incoming', 'defer');
+  const settings = [
+    'multifd=on',
+    'multifd-channels=3',
+    'multifd-compression=zlib',
+    'max-bandwidth=1M',
+    'downtime-limit=1',
+  ];
+  const migrate = new Spawned(t, ['migrate', a, b, '--json', ...settings.flatMap((one) => ['--set', one])]);
+  await migrate.line(({ type, status }) => type === 'progress' && status === 'active');
+  assert.deepEqual(await threadNames(a), ['mig/src/send_0', 'mig/src/send_1', 'mig/src/send_2']);
+  // The destination starts its threads when it has read the block list.
+  for (const deadline = performance.now() + 20_000; (await threadNames(b)).length < 3; )
+    assert.ok(performance.now() < deadline, 'still no threads at the destination');
+  assert.deepEqual(await threadNames(b), ['mig/dst/recv_0', 'mig/dst/recv_1', 'mig/dst/recv_2']);
+  await ask(a, 'migrate-set-parameters', { 'max-bandwidth': 0, 'downtime-limit': 30_000 });
+  const result = await migrate.result(0);
+  assert.deepEqual([result['source'], result['destination']], ['postmigrate', 'running']);
+  assert.ok((result['ram'] as Record<string, number>)['multifd-bytes']! > 0);
+  for (const path of [a, b]) assert.deepEqual(await threadNames(path), []);
+  assert.deepEqual((await ask<Verdict>(b, 'x-workload-verify')).details, []);
 });
 
 test('migrate to a URI, and to a tcp port that the destination chooses', async (t) => {

@@ -79,16 +79,15 @@ function machinesOf(scenario: Scenario, pair: Pair): readonly string[] {
 
 /**
  * What every test run plays: each scenario in each of vmferry's roles (or those that it names) on one version (they take turns; the live ones
- * on all three), the plain round trip also from each version to each later one; each Linux guest with devices on one version, one also from the
- * oldest. A few reference
+ * on all three), the plain round trip also from each version to each later one; Linux guests with devices on one version, none from the oldest,
+ * which loses a store of theirs now and then (seen once with one vCPU as well). A few reference
  * cells, since a runner that is wrong about QEMU itself is wrong about everything.
  */
 function isSmoke({ scenario, role, pair, machine, guest }: Omit<Cell, 'smoke'>): boolean {
   const like = pair.a === pair.b;
   const forward = compareVersions(pair.a, pair.b) < 0;
   if (guest !== 'boot') {
-    if (role !== 'save-restore') return false;
-    if (!like) return pair.a === OLDEST && guest.name === 'linux-q35-virtio';
+    if (role !== 'save-restore' || !like || pair.a === OLDEST) return false;
     return guest.devices.length > 0 && LINUX_GUESTS.indexOf(guest) % 3 === turn(pair.a);
   }
   if (scenario.id === 'unix/plain' && role === 'save-restore') {

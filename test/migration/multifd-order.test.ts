@@ -90,7 +90,7 @@ test('without SYNC between the rounds it does', async (t) => {
   t.mock.getter(MultifdPages.prototype, 'settled', () => true);
   const moved = await move(t, 'scripted-11.1', someOfTheLast);
   completed(moved);
-  assert.ok(moved.before.has(VERSIONS));
+  // The last version was there, or `move` would not have returned; it may be gone again already.
   assert.ok(
     [...moved.after].some((version) => version < VERSIONS),
     'no page was overwritten: this test proves nothing',

@@ -6,4 +6,5 @@ export * from './clock.ts';
 export * from './error.ts';
 export * from './page-content.ts';
 export * from './reader.ts';
+export * from './wake-up.ts';
 export * from './writer.ts';

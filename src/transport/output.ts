@@ -9,7 +9,7 @@
  * A flush hands the filled buffer to the channel and goes on in the next free one, so the kernel copies one buffer while the loop fills
  * another. After a flush that returns a promise nothing may be touched until it settles.
  */
-import { asError, nowMs, yieldToEventLoop } from '../base/index.ts';
+import { asError, nowMs, WakeUp, yieldToEventLoop } from '../base/index.ts';
 import { addressOf, IoVector } from '../native/index.ts';
 import type { Channel, DirectTransfer } from './channel.ts';
 import { closedHere } from './errors.ts';
@@ -60,7 +60,7 @@ export class ChannelOutput {
   #sinceTurn = 0;
   #failure: Error | undefined;
   /** Wakes whoever waits: a write has settled, the channel has closed, the rate has changed. */
-  #wake: () => void = () => {};
+  readonly #news = new WakeUp();
 
   constructor(channel: Channel, options: ChannelOutputOptions = {}) {
     const { bufferBytes = BUFFER_BYTES, bufferCount = BUFFER_COUNT, rateLimit = 0 } = options;
@@ -77,7 +77,7 @@ export class ChannelOutput {
     this.limit = this.#pieceBytes();
     channel.closed.then(() => {
       this.#failure ??= closedHere({ channel: channel.label, ...channel.counters });
-      this.#wake();
+      this.#news.wake();
     });
   }
 
@@ -93,7 +93,7 @@ export class ChannelOutput {
 
   set rateLimit(bytesPerSecond: number) {
     this.#pacer.rate = bytesPerSecond;
-    this.#wake();
+    this.#news.wake();
   }
 
   /** Whether `refer` may be used. */
@@ -157,7 +157,7 @@ export class ChannelOutput {
   /** Resolves when the channel has taken every byte staged so far. */
   async drained(): Promise<void> {
     await this.flush();
-    while (this.#inFlight > 0 && this.#failure === undefined) await this.#event();
+    while (this.#inFlight > 0 && this.#failure === undefined) await this.#news.next();
     if (this.#failure !== undefined) throw this.#failure;
   }
 
@@ -206,7 +206,7 @@ export class ChannelOutput {
     for (;;) {
       const delayMs = this.#pacer.delayMs(nowMs());
       if (delayMs === 0) return;
-      await this.#event(delayMs);
+      await this.#news.next(delayMs);
       if (this.#failure !== undefined) throw this.#failure;
     }
   }
@@ -231,12 +231,12 @@ export class ChannelOutput {
       () => {
         this.#inFlight--;
         this.#free.push(buffer);
-        this.#wake();
+        this.#news.wake();
       },
       (error) => {
         this.#inFlight--;
         this.#failure ??= asError(error);
-        this.#wake();
+        this.#news.wake();
       },
     );
   }
@@ -256,21 +256,9 @@ export class ChannelOutput {
     }
     while (!this.#takeBuffer()) {
       if (this.#failure !== undefined) throw this.#failure;
-      await this.#event();
+      await this.#news.next();
     }
     if (this.#failure !== undefined) throw this.#failure;
-  }
-
-  /** The next wake-up, or `timeoutMs`. */
-  #event(timeoutMs?: number): Promise<void> {
-    return new Promise((resolve) => {
-      const timer = timeoutMs === undefined ? undefined : setTimeout(() => this.#wake(), Math.max(1, timeoutMs));
-      this.#wake = () => {
-        this.#wake = () => {};
-        clearTimeout(timer);
-        resolve();
-      };
-    });
   }
 
   #pieceBytes(): number {

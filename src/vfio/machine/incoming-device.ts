@@ -6,7 +6,7 @@
  *     parallel channels -> write ..., then the rest as here below
  *     END of the END section -> RESUMING -> STOP (the device checks its state)     CONFIG -> a task behind that
  */
-import { asError } from '../../base/index.ts';
+import { asError, WakeUp } from '../../base/index.ts';
 import type { IncomingState, LoadEngine } from '../../machine/index.ts';
 import { decodeVfioConfig, type SectionHeader, type VfioElement } from '../../wire/index.ts';
 import { ERRNO, operationFailed } from '../errors.ts';
@@ -24,7 +24,7 @@ export class IncomingDevice {
   readonly #afterIterables: boolean;
   readonly #free: Buffer[] = [];
   #blocks = 0;
-  #wake: () => void = () => {};
+  readonly #news = new WakeUp();
   /** The block that is being filled, and how far. */
   #block: Buffer | undefined;
   #filled = 0;
@@ -108,7 +108,7 @@ export class IncomingDevice {
     this.#written = done.then(() => before);
     void done.then(() => {
       this.#free.push(block);
-      this.#wake();
+      this.#news.wake();
     });
   }
 
@@ -117,9 +117,7 @@ export class IncomingDevice {
       if (this.#failure !== undefined) throw this.#failure;
       const block = this.#free.pop() ?? this.#newBlock();
       if (block !== undefined) return block;
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve;
-      });
+      await this.#news.next();
     }
   }
 
@@ -139,18 +137,7 @@ export class IncomingDevice {
 
   #endState(): void {
     if (!this.#begun || this.#stateLoaded !== undefined) throw this.#wrong('an end of its state that cannot be there');
-    const adopted = async () => {
-      await this.#written;
-      if (this.#failure !== undefined) throw this.#failure;
-      await this.device.setState('STOP');
-    };
-    this.#stateLoaded = this.#engine.run({
-      name: `${this.device.name} state`,
-      kind: 'state',
-      lock: false,
-      run: adopted,
-    });
-    this.#stateLoaded.catch(() => {});
+    this.#adopt(async () => {});
   }
 
   /** What the stream has brought is before all that comes from there. */
@@ -158,20 +145,22 @@ export class IncomingDevice {
     if (!this.#begun || this.#stateLoaded !== undefined) throw this.#wrong('a switchover before its beginning');
     this.#beside = true;
     let config: Buffer | undefined;
-    const loaded = async () => {
-      await this.#written;
+    this.#adopt(async () => {
       config = await this.#loadAll(state);
+    });
+    this.#loadConfig(() => config!);
+  }
+
+  /** A task of the engine: what the stream has brought, then `rest`, then the device checks the whole. */
+  #adopt(rest: () => Promise<void>): void {
+    const run = async () => {
+      await this.#written;
+      await rest();
       if (this.#failure !== undefined) throw this.#failure;
       await this.device.setState('STOP');
     };
-    this.#stateLoaded = this.#engine.run({
-      name: `${this.device.name} state`,
-      kind: 'state',
-      lock: false,
-      run: loaded,
-    });
+    this.#stateLoaded = this.#engine.run({ name: `${this.device.name} state`, kind: 'state', lock: false, run });
     this.#stateLoaded.catch(() => {});
-    this.#loadConfig(() => config!);
   }
 
   /** Returns the configuration, which comes last. */
@@ -224,7 +213,7 @@ export class IncomingDevice {
   /** Whoever waits for the device waits no more. */
   #stop(error: Error): void {
     this.#failure ??= error;
-    this.#wake();
+    this.#news.wake();
   }
 
   #wrong(what: string): Error {

@@ -1,4 +1,4 @@
-import { asError, nowMs, yieldToEventLoop } from '../../../base/index.ts';
+import { asError, nowMs, WakeUp, yieldToEventLoop } from '../../../base/index.ts';
 import type { SettingsView } from '../../../settings/index.ts';
 import { Pacer } from '../../../transport/index.ts';
 import type { StreamWriter } from '../../source/stream-writer.ts';
@@ -52,7 +52,7 @@ export class PageServer {
   /** Offset on the main channel from which on the background may follow the guest again. */
   #followFrom = 0;
   #failure: Error | undefined;
-  #wake: () => void = () => {};
+  readonly #news = new WakeUp();
 
   constructor(parts: PageServerParts) {
     this.#parts = parts;
@@ -64,13 +64,13 @@ export class PageServer {
     this.#parts.statistics.postcopyRequests++;
     if (this.#queue.add(block, start, length) === 0) return;
     if (this.#parts.urgent.length > 0) this.#answer();
-    else this.#wake();
+    else this.#news.wake();
   }
 
   /** Sends everything; `run` rejects with `error` if it has not. Idempotent. */
   stop(error: Error): void {
     this.#failure ??= error;
-    this.#wake();
+    this.#news.wake();
   }
 
   /**
@@ -85,7 +85,7 @@ export class PageServer {
       for (const lane of [background, ...urgent]) await lane.output.drained();
     } catch (error) {
       this.stop(asError(error));
-      while (this.#sending.size > 0) await this.#event();
+      while (this.#sending.size > 0) await this.#news.next();
       throw error;
     }
   }
@@ -100,17 +100,17 @@ export class PageServer {
       this.#check();
       this.#pacer.rate = settings.parameter('max-postcopy-bandwidth');
       if (!this.#mayPush()) {
-        await this.#event();
+        await this.#news.next();
         continue;
       }
       const delayMs = this.#queue.length > 0 ? 0 : this.#pacer.delayMs(nowMs());
       if (delayMs > 0) {
-        await this.#event(delayMs);
+        await this.#news.next(delayMs);
         continue;
       }
       if (!background.busy && !this.#next()) {
         if (this.#sending.size === 0 || ram.pages > 0) break;
-        await this.#event();
+        await this.#news.next();
         continue;
       }
       await this.#piece();
@@ -186,7 +186,7 @@ export class PageServer {
           this.#sending.delete(lane);
           // A request may have come just behind the last look at the queue.
           this.#answer();
-          this.#wake();
+          this.#news.wake();
         });
     }
   }
@@ -213,17 +213,5 @@ export class PageServer {
 
   #check(): void {
     if (this.#failure !== undefined) throw this.#failure;
-  }
-
-  /** The next wake-up, or `timeoutMs`. */
-  #event(timeoutMs?: number): Promise<void> {
-    return new Promise((resolve) => {
-      const timer = timeoutMs === undefined ? undefined : setTimeout(() => this.#wake(), Math.max(1, timeoutMs));
-      this.#wake = () => {
-        this.#wake = () => {};
-        clearTimeout(timer);
-        resolve();
-      };
-    });
   }
 }

@@ -20,7 +20,7 @@ import { ArcFailure, type ArcWork, DeviceTransitions, type UndoArc } from '../tr
 import { DmaLog, DmaLogError, type DmaPort, DmaProgram, NO_DMA, SharedDma, type SharedWindow } from './dma.ts';
 import { arcPoint, type Fault, type FaultPoint, Faults } from './faults.ts';
 import { BadStream, Loader } from './loader.ts';
-import { initialBytesOf, VF_PAGE_BYTES, type VfOptions } from './options.ts';
+import { featuresOf, initialBytesOf, VF_PAGE_BYTES, type VfOptions } from './options.ts';
 import { type DeviceClock, Pace, realClock, Throughput } from './pace.ts';
 import { PciConfig } from './pci-config.ts';
 import { Peer } from './peer.ts';
@@ -121,13 +121,7 @@ export class EmulatedDevice implements VfioDevice, DeviceConfig {
     this.#dmaPace = new Pace(perMs(options['dma-rate']), clock.now());
     this.#peerPace = new Pace(options['peer-rate'] / 1000, clock.now());
     this.needsMachineLock = options['config-lock'];
-    this.features = {
-      states: { p2p: options.p2p, preCopy: options.precopy },
-      dmaLogging: options['dma-logging'],
-      stopCopySize: true,
-      precopyInfo: options.precopy,
-      deadlines: options.deadlines,
-    };
+    this.features = featuresOf(options);
     const work: ArcWork = {
       costMs: (arc) => this.#arcMs(arc),
       undoMs: (arc) => this.#arcMs(arc),

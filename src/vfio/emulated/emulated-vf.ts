@@ -17,6 +17,7 @@ import type { DeviceState } from '../states.ts';
 import type { SharedWindow } from './dma.ts';
 import type { DeviceEvidence } from './emulated-device.ts';
 import type { DeviceCalls, DeviceStart, FromDevice, SharedBytes, ToDevice } from './messages.ts';
+import { featuresOf } from './options.ts';
 import { BAR_BYTES } from './stream-format.ts';
 
 /** Opening writes the device's whole state: time for it, ms, and bytes of state a ms on top. */
@@ -58,13 +59,7 @@ export class EmulatedVf implements VfioDevice, DeviceConfig, DeviceFunction {
     const { name, options } = start;
     this.name = name;
     this.needsMachineLock = options['config-lock'];
-    this.features = {
-      states: { p2p: options.p2p, preCopy: options.precopy },
-      dmaLogging: options['dma-logging'],
-      stopCopySize: true,
-      precopyInfo: options.precopy,
-      deadlines: options.deadlines,
-    };
+    this.features = featuresOf(options);
     this.#thread = new Worker(new URL('./device-thread.js', import.meta.url), {
       name,
       workerData: start,

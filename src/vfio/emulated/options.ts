@@ -1,4 +1,5 @@
 /** What an emulated VF is like: its cost model. Declared once; the command line, its help and the checks follow from the table. */
+import type { DeviceFeatures } from '../device.ts';
 import { ERRNO, errnoName, vfioError } from '../errors.ts';
 import { type Fault, faultOf } from './faults.ts';
 
@@ -104,6 +105,16 @@ export function vfOptions(
 /** Pages of it that are read first. */
 export function initialBytesOf(options: VfParameters): number {
   return options['initial-size'] === 0 ? options['state-size'] : options['initial-size'];
+}
+
+export function featuresOf(options: VfParameters): DeviceFeatures {
+  return {
+    states: { p2p: options.p2p, preCopy: options.precopy },
+    dmaLogging: options['dma-logging'],
+    stopCopySize: true,
+    precopyInfo: options.precopy,
+    deadlines: options.deadlines,
+  };
 }
 
 function check(name: VfParameterName, options: VfParameters): void {

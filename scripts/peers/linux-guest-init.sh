@@ -11,7 +11,7 @@
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
-mount -t tmpfs -o size=90% tmpfs /work
+mount -t tmpfs -o size=90% tmpfs /pages
 while read -r module; do insmod "/modules/$module.ko"; done < /modules/order
 
 total=$(sed -n 's/.*ferrymb=\([0-9]*\).*/\1/p' /proc/cmdline)
@@ -41,7 +41,7 @@ try_disk() {
 try_net() { if ping -c 1 -W 2 10.0.2.2 >/dev/null 2>&1; then net=up; else net=down; fi; }
 
 tick() { # WORKER
-  cd "/work/$1" || exit
+  cd "/pages/$1" || exit
   n=0
   while true; do
     broken=
@@ -66,8 +66,8 @@ tick() { # WORKER
 
 w=0
 while [ $w -lt $workers ]; do
-  mkdir /work/$w
-  cd /work/$w || exit
+  mkdir /pages/$w
+  cd /pages/$w || exit
   i=0
   while [ $i -lt $files ]; do
     random file.$i 1M

@@ -8,3 +8,4 @@ export * from './page-content.ts';
 export * from './reader.ts';
 export * from './wake-up.ts';
 export * from './writer.ts';
+export * from './zero-page.ts';

@@ -1,3 +1,4 @@
+import { mayBeZeroPage } from '../../base/index.ts';
 import type { MemoryRam } from '../../machine/index.ts';
 import { addressOf, plainView } from '../../native/index.ts';
 import { MULTIFD_PACKET_PAGES_BYTES } from '../../wire/multifd/index.ts';
@@ -26,12 +27,8 @@ export class MemoryView {
     this.addresses = Float64Array.from(this.#chunks, (chunks) => addressOf(chunks[0]!));
   }
 
-  /** A look at three bytes: it spares most pages with content the comparison, which costs as much as a copy. */
   mayBeZero(block: number, offset: number): boolean {
-    const pageSize = this.#pageSize;
-    const bytes = this.chunk(block, offset);
-    const at = offset % CHUNK_BYTES;
-    return (bytes[at]! | bytes[at + pageSize / 2 + 8]! | bytes[at + pageSize - 1]!) === 0;
+    return mayBeZeroPage(this.chunk(block, offset), offset % CHUNK_BYTES, this.#pageSize);
   }
 
   /** How many of the `pages` pages at `offset` are zero, from the first one on. Up to a batch of them. */

@@ -1,4 +1,5 @@
 /** Where a sending thread has its pages from. */
+import { isZeroPage } from '../../base/index.ts';
 import type { SharedRam } from '../../machine/index.ts';
 import { addressOf, alignedBuffer, type IoVector } from '../../native/index.ts';
 import { MULTIFD_PACKET_PAGES_BYTES, multifdPagesMax } from '../../wire/multifd/index.ts';
@@ -172,9 +173,6 @@ class FileSource implements PageSource {
 
   /** Whoever wrote the file may not have looked. */
   #isZero(place: number): boolean {
-    const pageSize = this.#pageSize;
-    const at = place * pageSize;
-    if ((this.#pages[at]! | this.#pages[at + pageSize / 2 + 8]! | this.#pages[at + pageSize - 1]!) !== 0) return false;
-    return this.#pages.compare(this.#zeroPage, 0, pageSize, at, at + pageSize) === 0;
+    return isZeroPage(this.#pages, place * this.#pageSize, this.#zeroPage);
   }
 }

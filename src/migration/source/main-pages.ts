@@ -1,4 +1,4 @@
-import { clearBit, nextSetBit } from '../../base/index.ts';
+import { clearBit, isZeroPage, nextSetBit } from '../../base/index.ts';
 import type { ChannelOutput } from '../../transport/index.ts';
 import {
   RAM_RECORD_HEADER_MAX,
@@ -10,7 +10,7 @@ import {
 } from '../../wire/index.ts';
 import type { Statistics } from '../statistics.ts';
 import type { DirtyPages } from './dirty-pages.ts';
-import { isZeroPage, type PageContent, type PageRoute } from './page-route.ts';
+import type { PageContent, PageRoute } from './page-route.ts';
 import type { XbzrleCache } from './xbzrle-cache.ts';
 
 /**

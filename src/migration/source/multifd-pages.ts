@@ -1,11 +1,11 @@
-import { clearBit, nextSetBit, nowMs } from '../../base/index.ts';
+import { clearBit, isZeroPage, nextSetBit, nowMs } from '../../base/index.ts';
 import type { PageChannels } from '../../dataplane/index.ts';
 import { type ChannelOutput, Pacer } from '../../transport/index.ts';
 import { RAM_RECORD_HEADER_MAX, writeZeroRecord } from '../../wire/index.ts';
 import type { Statistics } from '../statistics.ts';
 import type { DirtyPages } from './dirty-pages.ts';
 import type { ZeroPages } from './multifd.ts';
-import { isZeroPage, type PageContent, type PageRoute } from './page-route.ts';
+import type { PageContent, PageRoute } from './page-route.ts';
 import type { MeetingChannels } from './stream-writer.ts';
 
 /** So many pages are given to the channels before the event loop is looked after. */

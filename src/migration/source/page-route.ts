@@ -25,10 +25,3 @@ export interface PageRoute {
   /** Differences to what was sent before may be sent, where the route knows them: not in the first round, nor with the guest stopped. */
   allowXbzrle?(allowed: boolean): void;
 }
-
-/** Whether the page at `at` is zero. A look at three bytes spares most pages with content the comparison, which costs as much as a copy. */
-export function isZeroPage(bytes: Buffer, at: number, zeroPage: Buffer): boolean {
-  const { length } = zeroPage;
-  if ((bytes[at]! | bytes[at + length / 2 + 8]! | bytes[at + length - 1]!) !== 0) return false;
-  return bytes.compare(zeroPage, 0, length, at, at + length) === 0;
-}

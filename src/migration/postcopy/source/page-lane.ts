@@ -1,8 +1,7 @@
-import { assert, nextSetBit } from '../../../base/index.ts';
+import { assert, isZeroPage, nextSetBit } from '../../../base/index.ts';
 import type { PageSource, SourceMachine } from '../../../machine/index.ts';
 import type { ChannelOutput } from '../../../transport/index.ts';
 import { RAM_RECORD_HEADER_MAX, writePageHeader, writeZeroRecord } from '../../../wire/index.ts';
-import { isZeroPage } from '../../source/page-route.ts';
 import type { Statistics } from '../../statistics.ts';
 import type { Place, RemainingRam } from './remaining-ram.ts';
 

@@ -1,0 +1,10 @@
+/** A look at three bytes of the page at `at`: it spares most pages with content the comparison, which costs as much as a copy. */
+export function mayBeZeroPage(bytes: Buffer, at: number, pageSize: number): boolean {
+  return (bytes[at]! | bytes[at + pageSize / 2 + 8]! | bytes[at + pageSize - 1]!) === 0;
+}
+
+/** Whether the page at `at` is as `zeroPage`, which is one page long. */
+export function isZeroPage(bytes: Buffer, at: number, zeroPage: Buffer): boolean {
+  const { length } = zeroPage;
+  return mayBeZeroPage(bytes, at, length) && bytes.compare(zeroPage, 0, length, at, at + length) === 0;
+}

@@ -10,7 +10,7 @@ export type Row = Readonly<Record<string, string>>;
 
 /** What the cases of a campaign share: machines, processes, folders. */
 export interface Rig<P> {
-  parameters(random: Random, index: number): P;
+  parameters(random: Random, index: number): P | Promise<P>;
   /** Runs one case and judges it: throws what is wrong. Undefined: it did not come about (a cut that was not reached) and does not count. */
   run(parameters: P): Promise<Row | undefined>;
   /** Never throws. */
@@ -62,7 +62,7 @@ export async function runCampaign<P>(campaign: Campaign<P>, run: CampaignRun<P>)
   try {
     for (let index = 0; rows.length + failures.length < count && index < count * DRAWS_MAX; index++) {
       rig ??= await campaign.open(seed);
-      const parameters = run.parameters ?? rig.parameters(new Random(seed, index), index);
+      const parameters = run.parameters ?? (await rig.parameters(new Random(seed, index), index));
       const startedMs = performance.now();
       try {
         const row = await rig.run(parameters);

@@ -16,3 +16,12 @@ export function expectWhere(error: Error): void {
   assert.match(text, /\b(tcp|unix):\S+|\bmultifd \d+/, 'the error names no channel');
   assert.match(text, /(\d+ bytes|offset \d+|byte \d+)/, `the error names no byte: ${text}`);
 }
+
+/** Of bytes in the initial packet of a multifd channel: before all of it is there nobody knows the channel's number. */
+export const INITIAL_PACKET_BYTES = 64;
+
+/** One of the errors names the multifd channel that was cut. */
+export function expectChannel(channel: number, cutAt: number, errors: readonly unknown[]): void {
+  const name = cutAt < INITIAL_PACKET_BYTES ? /\bmultifd / : new RegExp(`\\bmultifd ${channel}\\b`);
+  assert.match(errors.map(explain).join('; '), name, 'neither side names the channel');
+}

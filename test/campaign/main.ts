@@ -6,6 +6,7 @@
 import { parseArgs } from 'node:util';
 import { type Campaign, renderReport, runCampaign } from './campaign.ts';
 import { crowd } from './crowd.ts';
+import { deviceCuts } from './device-cuts.ts';
 import { embeddedCuts } from './embedded-cuts.ts';
 import { kills } from './kills.ts';
 import { multifdCuts } from './multifd-cuts.ts';
@@ -22,6 +23,7 @@ interface Entry {
 const CAMPAIGNS: Readonly<Record<string, Entry>> = {
   cuts: { campaign: embeddedCuts as Campaign<never>, count: 200 },
   'cuts-multifd': { campaign: multifdCuts as Campaign<never>, count: 200 },
+  'cuts-devices': { campaign: deviceCuts as Campaign<never>, count: 200 },
   'cuts-qemu': { campaign: qemuCuts() as Campaign<never>, count: 200 },
   'cuts-restore': { campaign: restoreCuts() as Campaign<never>, count: 60 },
   kills: { campaign: kills() as Campaign<never>, count: 100 },

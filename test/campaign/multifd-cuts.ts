@@ -3,11 +3,10 @@
  * and naming the channel, and the guest runs on; or it was over already.
  */
 import assert from 'node:assert/strict';
-import { explain } from '../../src/base/index.ts';
 import type { Campaign, Rig, Row } from './campaign.ts';
 import { type Census, census, expectCensus } from './census.ts';
 import type { ChannelCut } from './cut-link.ts';
-import { codesOf } from './errors.ts';
+import { codesOf, expectChannel, INITIAL_PACKET_BYTES } from './errors.ts';
 import { EmbeddedPair, type MoveParameters } from './pair.ts';
 import type { Random } from './random.ts';
 
@@ -16,9 +15,8 @@ const RAM = 4 * 1024 * 1024;
 const WHOLE_EVERY = 10;
 /** Who says less cannot be told from a stranger (arrivals.test.ts). */
 const MAGIC_BYTES = 4;
-const INITIAL_BYTES = 64;
 /** Initial packet and the SYNC of the START section. */
-const START_BYTES = INITIAL_BYTES + 1344;
+const START_BYTES = INITIAL_PACKET_BYTES + 1344;
 const BLACKHOLE_MS = [50, 400] as const;
 /** After each section, after each round. */
 const MACHINE_TYPES = ['workload-8.0', 'workload-11.1'] as const;
@@ -62,8 +60,8 @@ class MultifdCutRig implements Rig<MultifdCut> {
     const channels = random.pick([1, 2, 4, 16]);
     const how = random.pick(['end', 'reset', 'blackhole'] as const);
     const after = random.weighted([
-      [15, random.int(MAGIC_BYTES, INITIAL_BYTES)],
-      [15, random.int(INITIAL_BYTES, START_BYTES)],
+      [15, random.int(MAGIC_BYTES, INITIAL_PACKET_BYTES)],
+      [15, random.int(INITIAL_PACKET_BYTES, START_BYTES)],
       [70, random.int(START_BYTES, Math.floor(RAM / channels))],
     ] as const);
     const resetAfterMs = how === 'blackhole' ? random.int(...BLACKHOLE_MS) : 0;
@@ -86,14 +84,11 @@ class MultifdCutRig implements Rig<MultifdCut> {
     if (runsAt !== 'destination') {
       assert.equal(runsAt, 'source');
       assert(source.status === 'failed' && destination.error !== undefined);
-      const said = `${explain(source.error)}; ${explain(destination.error)}`;
-      // Before the whole initial packet is there nobody knows its number.
-      const name = cutAt < INITIAL_BYTES ? /\bmultifd / : new RegExp(`\\bmultifd ${cut.channel}\\b`);
-      assert.match(said, name, 'neither side names the channel');
+      expectChannel(cut.channel, cutAt, [source.error, destination.error]);
     }
     return {
       'machine type': machineType,
-      place: cutAt < INITIAL_BYTES ? 'initial packet' : cutAt < START_BYTES ? 'START' : 'pages',
+      place: cutAt < INITIAL_PACKET_BYTES ? 'initial packet' : cutAt < START_BYTES ? 'START' : 'pages',
       how: cut.how,
       at: `byte ${cutAt} of channel ${cut.channel} of ${multifd.channels}`,
       'runs at': runsAt,

@@ -1,11 +1,11 @@
 /**
  * Two embedded machines and migrations between them that are cut, cancelled, or go well. Whatever happens: the guest runs on at most one
- * side; before the commit point the source has it; the error says where.
+ * side; before the commit point the source has it; the error says where. With devices: they run where the guest runs, and what they
+ * are is verified bit for bit after every migration.
  */
 import assert from 'node:assert/strict';
-import { setTimeout as pause } from 'node:timers/promises';
 import { explain, FerryError } from '../../src/base/index.ts';
-import { createWorkload, type WorkloadMachine, type WorkloadOptions } from '../../src/machine/index.ts';
+import type { WorkloadOptions } from '../../src/machine/index.ts';
 import {
   dialer,
   IncomingMigration,
@@ -16,9 +16,19 @@ import {
 import type { Settings } from '../../src/settings/index.ts';
 import { connect, type Listener, listen } from '../../src/transport/index.ts';
 import { testSettings } from '../support/move.ts';
+import type { VfSide } from '../support/vf-machines.ts';
 import { type ChannelCut, type Cut, CutLink, type Measured, measuredBy } from './cut-link.ts';
 import { inTime } from './deadline.ts';
 import { codesOf, expectWhere } from './errors.ts';
+import {
+  awaitIncoming,
+  expectOnly,
+  type PairMachine,
+  pairMachine,
+  progressOf,
+  resetsOf,
+  verifyWhole,
+} from './pair-machine.ts';
 
 const MIB = 1024 * 1024;
 /** A migration takes a fifth of a second; on a busy machine it may take this long, cut or not, ms. */
@@ -38,6 +48,8 @@ export interface MoveParameters {
   readonly multifd?: { readonly channels: number; readonly compression: 'none' | 'zlib' | 'zstd' };
 }
 
+type ParameterValues = Parameters<Settings['setParameters']>[0];
+
 export interface Ends {
   readonly source: OutgoingResult;
   readonly destination: IncomingResult;
@@ -51,23 +63,30 @@ export interface Ends {
 }
 
 export class EmbeddedPair {
-  #source: WorkloadMachine;
-  #destination: WorkloadMachine;
+  #source: PairMachine;
+  #destination: PairMachine;
   #measured: Measured | undefined;
   #violation: string | undefined;
 
-  private constructor(source: WorkloadMachine, destination: WorkloadMachine) {
+  readonly #values: ParameterValues;
+
+  private constructor(source: PairMachine, destination: PairMachine, values: ParameterValues) {
     this.#source = source;
     this.#destination = destination;
+    this.#values = values;
   }
 
-  /** The guest runs, and has moved once. */
-  static async open(options: WorkloadOptions): Promise<EmbeddedPair> {
-    const source = await createWorkload(options);
-    const destination = await createWorkload({ ...options, incoming: true });
-    const pair = new EmbeddedPair(source, destination);
+  /** The guest runs, and has moved once. `values`: further parameters of every migration. */
+  static async open(
+    options: WorkloadOptions,
+    devices?: Omit<VfSide, 'workload'>,
+    values: ParameterValues = {},
+  ): Promise<EmbeddedPair> {
+    const source = await pairMachine(options, devices, false);
+    const destination = await pairMachine(options, devices, true);
+    const pair = new EmbeddedPair(source, destination, values);
     try {
-      await source.resume();
+      await source.machine.resume();
       await pair.moveWhole();
       return pair;
     } catch (error) {
@@ -84,8 +103,17 @@ export class EmbeddedPair {
 
   /** One migration, judged: throws what is wrong. Afterwards the guest runs in what is the source then. */
   async move(parameters: MoveParameters): Promise<Ends> {
+    const before = await progressOf(this.#source);
     const ends = await this.#migrate(parameters);
-    return { ...ends, runsAt: await this.#judge(ends) };
+    const runsAt = await this.#judge(ends);
+    if (this.#source.vfs.length > 0) {
+      await verifyWhole(this.#source);
+      // A device that was reset on the way would be whole as well, but have begun anew.
+      for (const [who, count] of (await progressOf(this.#source)).entries())
+        assert(count >= before[who]!, 'the guest or a device has begun anew');
+      assert.deepEqual(await resetsOf(this.#source), [], 'devices had to be reset');
+    }
+    return { ...ends, runsAt };
   }
 
   /** A migration that must go well; then every page and register is verified. Returns what went over multifd channels, bytes. */
@@ -95,24 +123,20 @@ export class EmbeddedPair {
       throw new Error(`a whole migration failed: ${explain(source.error)}; there: ${explain(destination.error)}`);
     }
     this.#measured = measured();
-    const machine = this.#destination;
-    await machine.stop('paused');
-    const { pagesBad, registersBad, bad, pagesChecked } = await machine.verify();
-    assert(pagesChecked > 0);
-    assert.deepEqual({ pagesBad, registersBad, bad }, { pagesBad: 0, registersBad: [], bad: [] });
-    await machine.resume();
+    await verifyWhole(this.#destination);
     await this.#swap();
     return channelBytes;
   }
 
   async dispose(): Promise<void> {
-    await Promise.all([this.#source.dispose(), this.#destination.dispose()]);
+    await Promise.all([this.#source.close(), this.#destination.close()]);
   }
 
   async #migrate(parameters: MoveParameters) {
     const { cut, cancelAfterMs, maxBandwidth = 0, xbzrle = false, pauses = false, multifd } = parameters;
     const settings = testSettings((s) => {
       s.setParameters({ 'max-bandwidth': maxBandwidth, 'downtime-limit': 5, 'xbzrle-cache-size': 16 * MIB });
+      s.setParameters(this.#values);
       if (multifd !== undefined) {
         s.setParameters({ 'multifd-channels': multifd.channels, 'multifd-compression': multifd.compression });
         s.setCapabilities([{ capability: 'multifd', state: true }]);
@@ -150,7 +174,7 @@ export class EmbeddedPair {
 
   #outgoing(link: CutLink, settings: Settings): OutgoingMigration {
     const migration: OutgoingMigration = new OutgoingMigration({
-      machine: this.#source,
+      machine: this.#source.machine,
       settings,
       connect: (signal) => connect(link.address, { signal }),
       dial: dialer(link.address),
@@ -167,7 +191,7 @@ export class EmbeddedPair {
 
   #incoming(settings: Settings, listener: Listener): IncomingMigration {
     return new IncomingMigration({
-      machine: this.#destination,
+      machine: this.#destination.machine,
       settings,
       listener,
       takesAnyMachine: false,
@@ -176,18 +200,19 @@ export class EmbeddedPair {
   }
 
   /** Noted and not thrown: an observer's error might be taken for one of the migration. */
-  #expectAlone(event: string, other: WorkloadMachine): void {
-    if (other.runState === 'running') this.#violation = `the guest was ${event} at one end while it ran at the other`;
+  #expectAlone(event: string, { machine }: PairMachine): void {
+    if (machine.runState === 'running') this.#violation = `the guest was ${event} at one end while it ran at the other`;
   }
 
   async #judge({ source, destination, answered, pastCommit }: Omit<Ends, 'runsAt'>): Promise<Ends['runsAt']> {
-    const [from, to] = [this.#source, this.#destination];
+    const { machine: from } = this.#source;
+    const { machine: to } = this.#destination;
     assert.equal(this.#violation, undefined);
     if (destination.status === 'completed') {
       assert.equal(to.runState, 'running', 'the destination has completed');
       assert.equal(from.runState, 'postmigrate', 'the destination runs');
       if (source.status !== 'completed') expectUnconfirmed(source.error);
-      await expectOnly(to, from);
+      await expectOnly(this.#destination, this.#source, DEADLINE_MS);
       await this.#swap();
       return 'destination';
     }
@@ -199,7 +224,7 @@ export class EmbeddedPair {
     if (from.runState === 'running') {
       if (source.status === 'failed') expectWhere(source.error);
       if (pastCommit) assert.match(codesOf(source.error), /MIGRATION_PEER_FAILED/, 'taken back after the commit point');
-      await expectOnly(from, to);
+      await expectOnly(this.#source, this.#destination, DEADLINE_MS);
       return 'source';
     }
     assert(answered, `before the commit point the source must run again; it is ${from.runState}`);
@@ -207,13 +232,13 @@ export class EmbeddedPair {
     expectUnconfirmed(source.error);
     // As the message says: the destination has ended, so here it may run.
     await from.resume();
-    await expectOnly(from, to);
+    await expectOnly(this.#source, this.#destination, DEADLINE_MS);
     return 'nobody until cont';
   }
 
   async #swap(): Promise<void> {
     [this.#source, this.#destination] = [this.#destination, this.#source];
-    await this.#destination.awaitIncoming();
+    await awaitIncoming(this.#destination);
   }
 }
 
@@ -231,18 +256,4 @@ function expectUnconfirmed(error: Error): void {
   assert.equal(error.code, 'MIGRATION_UNCONFIRMED');
   assert.match(error.message, /may run there.*stays stopped here.*'cont'/);
   expectWhere(error);
-}
-
-/** The guest of one machine works, that of the other does not. */
-async function expectOnly(runs: WorkloadMachine, stands: WorkloadMachine): Promise<void> {
-  assert.equal(runs.runState, 'running');
-  assert.notEqual(stands.runState, 'running');
-  const before = stands.statistics.operations;
-  const from = runs.statistics.operations;
-  const deadlineMs = performance.now() + DEADLINE_MS;
-  while (runs.statistics.operations < from + 20) {
-    assert(performance.now() < deadlineMs, 'the guest does not work');
-    await pause(2);
-  }
-  assert.equal(stands.statistics.operations, before, 'the other guest works too');
 }

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { createWorkload, type WorkloadMachine, type WorkloadOptions } from '../../src/machine/index.ts';
 import {
   type DeviceDeadlines,
+  type DeviceHost,
   type DevicesInMachine,
   deviceMemoryOf,
   plugDevices,
@@ -68,10 +69,13 @@ export function busyVfs(count: number, given: Parameters<typeof vfOptions>[0] = 
   return Array.from({ length: count }, (_, i) => vfOptions({ ...BUSY_VF, seed: 100 + i, ...given }));
 }
 
+export type MachineToVerify = Pick<MachineWithVfs, 'workload' | 'evidence'> & { readonly machine: DeviceHost };
+
 /** Stops the machine and checks every page and register of it and of its VFs, and that no write between VFs was lost. */
-export async function verifyAll({ machine, workload, evidence }: MachineWithVfs): Promise<void> {
+export async function verifyAll({ machine, workload, evidence }: MachineToVerify): Promise<void> {
   if (machine.runState === 'running') await machine.stop('paused');
   const verdict = await workload.verify();
+  assert.ok(verdict.pagesChecked > 0);
   assert.deepEqual({ bad: verdict.bad, registersBad: verdict.registersBad }, { bad: [], registersBad: [] });
   const all = await evidence();
   for (const [i, vf] of all.entries()) {

@@ -141,9 +141,15 @@ export function addDeviceOptions(command: Command): Command {
     .addHelpText('after', vfHelp());
 }
 
-function vfs(text: string): string {
+export function vfs(text: string): string {
   devicesOf({ vf: text });
   return text;
+}
+
+/** The text of `--vf` with a preset; what it says itself comes first. */
+export function withPreset(vf: string, preset: VfPreset): string {
+  const [count, ...assignments] = vf.split(',');
+  return [count, `preset=${preset}`, ...assignments].join();
 }
 
 /** The devices in the order of their slots: those of `--vf` first. A text that does not fit is a usage error. */

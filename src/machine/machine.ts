@@ -135,7 +135,15 @@ export interface StateRoom {
 
 /** The buffers of one device as they come from parallel channels, in order; one at a time. */
 export interface IncomingState {
-  next(): Promise<{ readonly bytes: Buffer; readonly isConfig: boolean; release(): void }>;
+  next(): Promise<IncomingBuffer>;
+}
+
+export interface IncomingBuffer {
+  readonly bytes: Buffer;
+  readonly isConfig: boolean;
+  /** When all of it was in memory, monotonic ms. */
+  readonly arrivedMs: number;
+  release(): void;
 }
 
 /** A device as sections name it. */

@@ -24,6 +24,52 @@ test('demo moves a machine to and fro, verifies it, and leaves nothing behind', 
   assert.deepEqual(await readdir(TEMPORARY), []);
 });
 
+test('demo with VFs, on channels and without: what each of them did, in ms since the guest stopped', async (t) => {
+  for (const channels of ['2', '0']) {
+    const vfs = ['--vf', '2,state-size=4M', '--vf-preset', 'small', '--channels', channels];
+    const demo = new Spawned(t, ['demo', ...SMALL, ...vfs, '--json']);
+    const result = (await demo.result(0)) as unknown as {
+      readonly verification: { readonly verified: boolean; readonly 'devices-checked': number };
+      readonly devices: Facts;
+    };
+    assert.deepEqual([result.verification.verified, result.verification['devices-checked']], [true, 2]);
+    const { devices, parts, downtimeMs } = result.devices;
+    assert.ok(Math.abs(Object.values(parts).reduce((sum, ms) => sum + ms, 0) - downtimeMs) < 0.1);
+    assert.deepEqual(
+      devices.map(({ stateBytes }) => stateBytes > 4 * 1024 ** 2),
+      [true, true],
+    );
+    for (const { spans, transfer, initialBytes } of devices) {
+      assert.ok(initialBytes > 0);
+      const kinds = new Map(spans.map((span) => [span.kind, span]));
+      for (const kind of ['precopy', 'preload', 'stop', 'save', 'send', 'receive', 'load', 'config', 'start'])
+        assert.ok(kinds.has(kind), kind);
+      const [save, load] = [kinds.get('save')!, kinds.get('load')!];
+      assert.ok(kinds.get('stop')!.startMs >= 0 && kinds.get('precopy')!.startMs < 0);
+      assert.ok(transfer.startMs >= save.startMs && load.startMs >= transfer.startMs, 'saved, sent, loaded');
+      assert.ok(kinds.get('config')!.startMs >= load.endMs, 'the configuration behind the state');
+      assert.equal(load.bytes, save.bytes, 'all that was saved was loaded');
+      assert.ok(kinds.get('start')!.endMs <= downtimeMs + 0.001);
+    }
+  }
+});
+
+interface Facts {
+  readonly downtimeMs: number;
+  readonly parts: Readonly<Record<string, number>>;
+  readonly devices: readonly {
+    readonly stateBytes: number;
+    readonly initialBytes: number;
+    readonly transfer: { readonly startMs: number; readonly endMs: number };
+    readonly spans: readonly {
+      readonly kind: string;
+      readonly startMs: number;
+      readonly endMs: number;
+      readonly bytes: number;
+    }[];
+  }[];
+}
+
 test('demo for people: a table on standard output, progress on standard error', async (t) => {
   const demo = new Spawned(t, ['demo', ...SMALL]);
   assert.equal(await demo.exited, 0, demo.stderr);

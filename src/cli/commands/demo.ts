@@ -1,16 +1,22 @@
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import type { Assignments } from '../../settings/index.ts';
+import { VF_PRESETS, type VfPreset } from '../../vfio/index.ts';
 import { isGood, runDemo, type Trip } from '../demo/demo.ts';
+import { vfs, withPreset } from '../device-option.ts';
 import { count, examples, jsonOption, positive, ramOption, rateOption, setOption, settingsOf } from '../options.ts';
 import { perform } from '../perform.ts';
 import { tripLine, tripsTable, tripText } from '../render/demo.ts';
 import { outcomeFacts, outcomeText } from '../render/outcome.ts';
+import { timelineFacts } from '../render/timeline.ts';
 
 interface DemoFlags {
   readonly ram: number;
   readonly vcpus: number;
   readonly dirtyRate: number | 'max';
   readonly rounds: number;
+  readonly vf?: string;
+  readonly vfPreset: VfPreset;
+  readonly channels?: number;
   readonly set?: Assignments;
   readonly json?: boolean;
 }
@@ -26,6 +32,13 @@ export function addDemo(program: Command): void {
     .addOption(ramOption())
     .option('--vcpus <count>', 'vCPUs, each of them a thread', count, 2)
     .addOption(rateOption())
+    .option('--vf <count>', 'emulated VFs, with NAME=VALUE behind commas as in run; shows what each of them did', vfs)
+    .addOption(
+      new Option('--vf-preset <name>', 'what they are like')
+        .choices(Object.keys(VF_PRESETS))
+        .default('vf-100m-precopy' satisfies VfPreset),
+    )
+    .option('--channels <count>', 'parallel channels (multifd); 0 is none (default: 2 with --vf, else 0)', count)
     .option('--rounds <count>', 'migrations, to and fro', positive, 1)
     .addOption(setOption('migration capability or parameter (max-bandwidth is unlimited here unless set)'))
     .addOption(jsonOption())
@@ -33,14 +46,27 @@ export function addDemo(program: Command): void {
   examples(command, [
     'demo',
     'demo --ram 4G --dirty-rate 300M --rounds 20',
+    'demo --vf 4',
+    'demo --vf 8 --vf-preset vf-100m --channels 4',
     'demo --set auto-converge=on --set max-bandwidth=100M',
     'demo --ram 64M --json',
   ]);
 }
 
+/** Devices that are read only when they stand make the guest wait longer than the usual limit allows, ms. */
+const DOWNTIME_LIMIT_WITH_VFS = 5_000;
+
 function demo(flags: DemoFlags): Promise<void> {
+  const { vf, vfPreset, channels = vf === undefined ? 0 : 2 } = flags;
   const machine = [`--ram=${flags.ram}`, `--vcpus=${flags.vcpus}`, `--dirty-rate=${flags.dirtyRate}`];
-  const settings = settingsOf(flags.set, { 'max-bandwidth': 0 });
+  if (vf !== undefined) machine.push(`--vf=${withPreset(vf, vfPreset)}`);
+  const { capabilities, parameters } = settingsOf(flags.set, {
+    'max-bandwidth': 0,
+    ...(vf === undefined ? {} : { 'downtime-limit': DOWNTIME_LIMIT_WITH_VFS }),
+    ...(channels === 0 ? {} : { 'multifd-channels': channels }),
+  });
+  const multifd = channels === 0 ? [] : ([{ capability: 'multifd', state: true }] as const);
+  const settings: Assignments = { capabilities: [...multifd, ...capabilities], parameters };
   return perform(flags, async ({ signal, reporter }) => {
     const trips = await runDemo({
       machine,
@@ -62,6 +88,6 @@ function demo(flags: DemoFlags): Promise<void> {
   });
 }
 
-function tripFacts({ outcome, guestDowntimeMs, verification }: Trip): object {
-  return { ...outcomeFacts(outcome), guestDowntimeMs, verification };
+function tripFacts({ outcome, guestDowntimeMs, verification, devices }: Trip): object {
+  return { ...outcomeFacts(outcome), guestDowntimeMs, verification, devices: devices && timelineFacts(devices) };
 }

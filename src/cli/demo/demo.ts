@@ -5,6 +5,8 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { migrate, type Outcome, type ProgressListener } from '../../porcelain/index.ts';
 import { QmpClient } from '../../qemu/index.ts';
 import type { Assignments } from '../../settings/index.ts';
+import { type Timeline, timelineOf } from '../../vfio/index.ts';
+import { type DeviceInfos, deviceRecordsOf } from '../run/device-commands.ts';
 import { RunChild } from './run-child.ts';
 
 export interface DemoOptions {
@@ -25,6 +27,8 @@ export interface Trip {
   /** Downtime as the guest saw it by its own clock, ms. */
   readonly guestDowntimeMs?: number;
   readonly verification?: Verification;
+  /** What its devices did; absent if there are none. */
+  readonly devices?: Timeline;
 }
 
 /** Reply of x-workload-verify. */
@@ -33,6 +37,7 @@ export interface Verification {
   readonly 'pages-checked': number;
   readonly 'pages-bad': number;
   readonly 'registers-bad': number;
+  readonly 'devices-checked': number;
   readonly details: readonly string[];
 }
 
@@ -77,14 +82,31 @@ async function move(source: RunChild, destination: RunChild, options: DemoOption
     progress,
   });
   if (outcome.status !== 'completed') return { outcome };
-  const qmp = await QmpClient.connect(destination.qmp);
+  return await withQmp(destination, async (there) => {
+    const guestDowntimeMs = await lastStop(there);
+    const devices = timelineOf(await withQmp(source, deviceRecords), await deviceRecords(there));
+    const verify = there.executeAny('x-workload-verify', undefined, { timeoutMs: 600_000 });
+    const verification = (await verify) as Verification;
+    return {
+      outcome,
+      verification,
+      ...(guestDowntimeMs > 0 ? { guestDowntimeMs } : {}),
+      ...(devices === undefined ? {} : { devices }),
+    };
+  });
+}
+
+async function withQmp<T>({ qmp: path }: RunChild, use: (qmp: QmpClient) => Promise<T>): Promise<T> {
+  const qmp = await QmpClient.connect(path);
   try {
-    const guestDowntimeMs = await lastStop(qmp);
-    const verification = (await qmp.executeAny('x-workload-verify', undefined, { timeoutMs: 600_000 })) as Verification;
-    return { outcome, verification, ...(guestDowntimeMs > 0 ? { guestDowntimeMs } : {}) };
+    return await use(qmp);
   } finally {
     qmp.close();
   }
+}
+
+async function deviceRecords(qmp: QmpClient) {
+  return deviceRecordsOf((await qmp.executeAny('x-query-devices')) as DeviceInfos);
 }
 
 /** Known as soon as the vCPUs run, which may be a moment after everybody says that they do; 0 if they do not in this time, ms. */

@@ -2,6 +2,7 @@ import type { Trip } from '../demo/demo.ts';
 import { figureRows } from './outcome.ts';
 import { formatBytes, formatCount, formatDuration, formatRate } from './quantity.ts';
 import { pairs, table } from './table.ts';
+import { timelineText } from './timeline.ts';
 
 /** What happened in one migration of the demo. */
 export function tripText(trip: Trip): string {
@@ -19,7 +20,7 @@ export function tripText(trip: Trip): string {
   if (ram?.['precopy-bytes'] !== undefined) rows.push(['sent while it ran', formatBytes(ram['precopy-bytes'])]);
   if (ram?.['downtime-bytes'] !== undefined) rows.push(['sent while it stood', formatBytes(ram['downtime-bytes'])]);
   rows.push(['verification', verdict(trip)]);
-  return pairs(rows);
+  return pairs(rows) + (trip.devices === undefined ? '' : `\n${timelineText(trip.devices)}`);
 }
 
 /** The same in one line, while others are to come. */
@@ -52,6 +53,8 @@ export function tripsTable(trips: readonly Trip[]): string {
 function verdict({ verification }: Trip): string {
   if (verification === undefined) return 'not done';
   const pages = formatCount(verification['pages-checked']);
-  if (verification.verified) return `all ${pages} pages and the registers are right`;
+  const vfs = verification['devices-checked'];
+  const devices = vfs === 0 ? '' : `, ${vfs} VFs with their DMA among them,`;
+  if (verification.verified) return `all ${pages} pages${devices} and the registers are right`;
   return `${formatCount(verification['pages-bad'])} of ${pages} pages and ${verification['registers-bad']} vCPUs are WRONG`;
 }

@@ -3,8 +3,10 @@ import {
   arrayOf,
   bool,
   type Command,
+  type Described,
   defineCommand,
   empty,
+  enumOf,
   int,
   number,
   optional,
@@ -12,14 +14,21 @@ import {
   str,
   struct,
 } from '../../control/index.ts';
-import type { DeviceReport, DevicesInMachine } from '../../vfio/index.ts';
+import {
+  type DeviceRecord,
+  type DeviceReport,
+  type DevicesInMachine,
+  SPAN_KINDS,
+  SPANS,
+  type SpanDeclaration,
+} from '../../vfio/index.ts';
 
 export function deviceCommands(devices: () => DevicesInMachine): Command[] {
   return [queryDevices(devices)];
 }
 
 const SPAN = struct('XDeviceSpan', {
-  kind: required(str, 'precopy, stop, save (at the source); load, config, start (at the destination).'),
+  kind: required(enumOf('XDeviceSpanKind', SPAN_KINDS), spanKindsDoc()),
   start: required(number, 'Host time at which it began, ms; the same clock in all processes of a host.'),
   end: optional(number, 'And ended; absent while it goes on.'),
   bytes: required(int, 'Bytes of the state of the device that it was about.'),
@@ -32,6 +41,10 @@ const DEVICE = struct('XDeviceInfo', {
   precopy: required(bool, 'It has PRE_COPY.'),
   p2p: required(bool, 'It has the P2P states.'),
   'state-size': optional(int, 'Bytes that it would save if it were stopped now; absent if it cannot tell.'),
+  'initial-size': optional(
+    int,
+    'Bytes of initial data when its last migration began here; absent if it has none, or cannot tell.',
+  ),
   resets: required(int, 'How often it had to be reset after a failure: each time its state was lost.'),
   spans: required(arrayOf(SPAN), 'What it did in the last migration, and when.'),
 });
@@ -46,7 +59,23 @@ function queryDevices(devices: () => DevicesInMachine): Command {
   });
 }
 
-function rendered({ name, idstr, features, state, stateBytes, resets, spans }: DeviceReport) {
+/** Reply of x-query-devices. */
+export type DeviceInfos = readonly Described<typeof DEVICE>[];
+
+/** The reply of one side, as a time line is made of. What is not over is left out. */
+export function deviceRecordsOf(devices: DeviceInfos): readonly DeviceRecord[] {
+  return devices.map((device) => ({
+    name: device.name,
+    section: device.section,
+    stateBytes: device['state-size'],
+    initialBytes: device['initial-size'],
+    spans: device.spans.flatMap(({ kind, start, end, bytes }) =>
+      end === undefined ? [] : [{ kind, startMs: start, endMs: end, bytes }],
+    ),
+  }));
+}
+
+function rendered({ name, idstr, features, state, stateBytes, initialBytes, resets, spans }: DeviceReport) {
   return {
     name,
     section: idstr,
@@ -54,6 +83,7 @@ function rendered({ name, idstr, features, state, stateBytes, resets, spans }: D
     precopy: features.states.preCopy,
     p2p: features.states.p2p,
     ...(stateBytes === undefined ? {} : { 'state-size': stateBytes }),
+    ...(initialBytes === undefined ? {} : { 'initial-size': initialBytes }),
     resets,
     spans: spans.map(({ kind, startMs, endMs, bytes }) => ({
       kind,
@@ -62,4 +92,12 @@ function rendered({ name, idstr, features, state, stateBytes, resets, spans }: D
       bytes,
     })),
   };
+}
+
+function spanKindsDoc(): string {
+  const kinds: [string, SpanDeclaration][] = Object.entries(SPANS);
+  return kinds
+    .map(([kind, { side, doc }]) => `${kind} (${side}): ${doc}`)
+    .join('. ')
+    .concat('.');
 }

@@ -9,6 +9,8 @@ export interface StateBuffer {
   readonly index: number;
   /** The configuration: nothing comes behind it. */
   readonly isConfig: boolean;
+  /** When all of it was in memory, monotonic ms. */
+  readonly arrivedMs: number;
   /** It has been loaded: its memory is free for another one. Once. */
   release(): void;
 }
@@ -44,7 +46,8 @@ export class StateLane {
     });
     const { next: index, readyIsLast: isConfig } = queue.lane(device);
     const slot = queue.take(device);
-    return { bytes: queue.bytes(slot), index, isConfig, release: () => void queue.release(slot) };
+    const arrivedMs = queue.arrivedMs(slot);
+    return { bytes: queue.bytes(slot), index, isConfig, arrivedMs, release: () => void queue.release(slot) };
   }
 
   /** Fails the channels if the device will never get another buffer. */

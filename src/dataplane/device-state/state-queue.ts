@@ -11,6 +11,7 @@
  *
  * What was written to a slot before `arrived` is seen by whoever gets it from `take`: both hold the lock.
  */
+import { nowMs } from '../../base/index.ts';
 import { addressOf } from '../../native/index.ts';
 import { type DeviceAddress, MULTIFD_DEVICE_BYTES_MAX } from '../../wire/multifd/index.ts';
 import { OFFER, Reassembly, type ReassemblyLimits } from './reassembly.ts';
@@ -30,6 +31,8 @@ export interface SharedStateQueue {
   readonly limits: ReassemblyLimits;
   readonly words: SharedArrayBuffer;
   readonly lengths: SharedArrayBuffer;
+  /** By slot: when its bytes were there, monotonic ms, f64. */
+  readonly arrivals: SharedArrayBuffer;
   /** Slots of MULTIFD_DEVICE_BYTES_MAX; the host backs those that are used. */
   readonly pool: SharedArrayBuffer;
 }
@@ -38,6 +41,7 @@ export class StateQueue {
   readonly shared: SharedStateQueue;
   readonly #words: Int32Array;
   readonly #lengths: Int32Array;
+  readonly #arrivals: Float64Array;
   readonly #state: Reassembly;
   readonly #poolAddress: number;
   readonly #slots: readonly Buffer[];
@@ -57,6 +61,7 @@ export class StateQueue {
         limits: whole,
         words: new SharedArrayBuffer(words * 4),
         lengths: new SharedArrayBuffer(limits.slots * 4),
+        arrivals: new SharedArrayBuffer(limits.slots * 8),
         pool: new SharedArrayBuffer(limits.slots * MULTIFD_DEVICE_BYTES_MAX),
       },
       true,
@@ -69,6 +74,7 @@ export class StateQueue {
     const { channels, devices, limits } = shared;
     this.#words = new Int32Array(shared.words);
     this.#lengths = new Int32Array(shared.lengths);
+    this.#arrivals = new Float64Array(shared.arrivals);
     this.#wantedAt = AT.PER_CHANNEL + channels;
     this.#state = new Reassembly(this.#words.subarray(this.#wantedAt + devices.length), limits, fresh);
     this.#slots = Array.from({ length: limits.slots }, (_, slot) =>
@@ -104,6 +110,7 @@ export class StateQueue {
   /** `length` bytes are in the slot. True if the device can take it now. */
   arrived(slot: number, length: number): boolean {
     this.#lengths[slot] = length;
+    this.#arrivals[slot] = nowMs();
     this.#lock();
     try {
       return this.#state.arrived(slot);
@@ -190,6 +197,10 @@ export class StateQueue {
   /** What has arrived in the slot. */
   bytes(slot: number): Buffer {
     return this.#slots[slot]!.subarray(0, this.#lengths[slot]!);
+  }
+
+  arrivedMs(slot: number): number {
+    return this.#arrivals[slot]!;
   }
 
   /** Main wants to hear of the device's next buffer. To be set before it looks once more. */

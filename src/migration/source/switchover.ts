@@ -18,6 +18,8 @@ export async function switchOver(run: SourceRun, ram: RamSaver): Promise<Confirm
   const { stream } = run;
   await lastHarvest(run, ram);
   await stream.switchoverStart();
+  // The destination loads nothing of a device before it has read this.
+  await run.links.output.flush();
   // Devices save while the last pages go.
   const beside = completeBeside(run);
   beside.catch(() => {});

@@ -54,20 +54,24 @@ export interface VfOptions extends VfParameters {
   readonly faults: readonly Fault[];
 }
 
+const VF_100M = {
+  'state-size': 100 * MIB,
+  'working-set': 8 * MIB,
+  precopy: false,
+  'arc-ms': 2,
+  'save-bandwidth': 1.6e9,
+  'load-bandwidth': 1.6e9,
+  'config-load-ms': 70,
+  'config-lock': true,
+} as const;
+
 /** The devices of the threads that the project starts from (multifd-device-state-load-thread, precopy-initial-data-switchover). */
 export const VF_PRESETS = {
   small: {},
   /** ~100 MiB of state that is read in STOP_COPY, 70 ms to load the configuration under the machine lock. */
-  'vf-100m': {
-    'state-size': 100 * MIB,
-    'working-set': 8 * MIB,
-    precopy: false,
-    'arc-ms': 2,
-    'save-bandwidth': 1.6e9,
-    'load-bandwidth': 1.6e9,
-    'config-load-ms': 70,
-    'config-lock': true,
-  },
+  'vf-100m': VF_100M,
+  /** The same with 8 MiB that the destination gets while the guest runs, and a configuration that needs no lock. */
+  'vf-100m-precopy': { ...VF_100M, precopy: true, 'initial-size': 8 * MIB, 'config-lock': false },
   /** 300 MB, 1480 ms for resources once the first data has come; all of it can be read while the device runs. */
   'vf-300m': {
     'state-size': 300e6 - (300e6 % 4096),

@@ -6,7 +6,7 @@
  *     parallel channels -> write ..., then the rest as here below
  *     END of the END section -> RESUMING -> STOP (the device checks its state)     CONFIG -> a task behind that
  */
-import { asError, WakeUp } from '../../base/index.ts';
+import { asError, nowMs, WakeUp } from '../../base/index.ts';
 import type { IncomingState, LoadEngine } from '../../machine/index.ts';
 import { decodeVfioConfig, type SectionHeader, type VfioElement } from '../../wire/index.ts';
 import { ERRNO, operationFailed } from '../errors.ts';
@@ -31,6 +31,9 @@ export class IncomingDevice {
   /** Settles when all writes so far are done; never rejects, failures go to the engine. */
   #written: Promise<void> = Promise.resolve();
   #failure: Error | undefined;
+  #preload: Span | undefined;
+  #initial: Span | undefined;
+  #receive: Span | undefined;
   #load: Span | undefined;
   #begun = false;
   #stateLoaded: Promise<void> | undefined;
@@ -43,6 +46,7 @@ export class IncomingDevice {
     this.#engine = engine;
     this.#spans = spans;
     this.#afterIterables = afterIterables;
+    spans.clear(device.name);
     engine.signal.addEventListener('abort', () => this.#stop(asError(engine.signal.reason)), { once: true });
   }
 
@@ -61,7 +65,7 @@ export class IncomingDevice {
         return await this.#begin();
       case 'DEV_DATA_STATE':
         if (!this.#begun || this.#stateLoaded !== undefined) throw this.#wrong('data outside of its state');
-        return await this.#data(element.bytes, element.left === 0);
+        return await this.#data(element.bytes, element.left === 0, section.kind === 'end');
       case 'DEV_INIT_DATA_SENT':
         return this.#initialData(section);
       case 'DEV_CONFIG_STATE':
@@ -80,26 +84,42 @@ export class IncomingDevice {
     await this.device.setState('RESUMING');
   }
 
-  async #data(bytes: Buffer, last: boolean): Promise<void> {
+  /** `stopped`: the guest has stopped at the source. */
+  async #data(bytes: Buffer, last: boolean, stopped: boolean): Promise<void> {
+    if (stopped) this.#received(nowMs(), bytes.length);
     for (let at = 0; at < bytes.length; ) {
       this.#block ??= await this.#freeBlock();
       const count = bytes.copy(this.#block, this.#filled, at);
       at += count;
       this.#filled += count;
-      if (this.#filled === BLOCK_BYTES) this.#write();
+      if (this.#filled === BLOCK_BYTES) this.#write(stopped);
     }
-    if (last) this.#write();
+    if (last) this.#write(stopped);
+  }
+
+  #received(atMs: number, bytes: number): void {
+    this.#receive ??= this.#spans.begin(this.device.name, 'receive', atMs);
+    this.#spans.end(this.#receive, bytes, atMs);
+  }
+
+  #loading(): Span {
+    this.#load ??= this.#spans.begin(this.device.name, 'load');
+    return this.#load;
+  }
+
+  #preloading(): Span {
+    this.#preload ??= this.#spans.begin(this.device.name, 'preload');
+    return this.#preload;
   }
 
   /** Gives what is filled to the device. */
-  #write(): void {
+  #write(stopped: boolean): void {
     const block = this.#block;
     if (block === undefined || this.#filled === 0) return;
     const bytes = block.subarray(0, this.#filled);
     this.#block = undefined;
     this.#filled = 0;
-    this.#load ??= this.#spans.begin(this.device.name, 'load');
-    const span = this.#load;
+    const span = stopped ? this.#loading() : this.#preloading();
     const done = this.device.write(bytes).then(
       () => this.#spans.end(span, bytes.length),
       (error) => this.#fail(asError(error)),
@@ -130,8 +150,12 @@ export class IncomingDevice {
   #initialData(section: SectionHeader): void {
     if (!this.#begun) throw this.#wrong('the end of initial data before its beginning');
     const { idstr, instance } = section;
+    const span = this.#initial ?? this.#spans.begin(this.device.name, 'initial', this.#preload?.startMs);
+    this.#initial = span;
     void this.#written.then(() => {
-      if (this.#failure === undefined) this.#engine.initialDataLoaded({ idstr, instance });
+      if (this.#failure !== undefined) return;
+      this.#spans.end(span);
+      this.#engine.initialDataLoaded({ idstr, instance });
     });
   }
 
@@ -158,6 +182,7 @@ export class IncomingDevice {
       await rest();
       if (this.#failure !== undefined) throw this.#failure;
       await this.device.setState('STOP');
+      this.#spans.end(this.#loading());
     };
     this.#stateLoaded = this.#engine.run({ name: `${this.device.name} state`, kind: 'state', lock: false, run });
     this.#stateLoaded.catch(() => {});
@@ -165,17 +190,18 @@ export class IncomingDevice {
 
   /** Returns the configuration, which comes last. */
   async #loadAll(state: IncomingState): Promise<Buffer> {
-    this.#load ??= this.#spans.begin(this.device.name, 'load');
     for (;;) {
       const buffer = await state.next();
+      this.#received(buffer.arrivedMs, buffer.bytes.length);
       if (buffer.isConfig) {
         const config = decodeVfioConfig(buffer.bytes);
         buffer.release();
         if (config === undefined) throw this.#wrong('a last packet that is no configuration');
         return config;
       }
+      const span = this.#loading();
       await this.device.write(buffer.bytes);
-      this.#spans.end(this.#load, buffer.bytes.length);
+      this.#spans.end(span, buffer.bytes.length);
       buffer.release();
     }
   }

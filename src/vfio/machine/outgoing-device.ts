@@ -59,7 +59,11 @@ export class OutgoingDevice implements SourceIterable {
   #initialBytes = 0;
   #dirtyBytes = 0;
   #stopBytes = 0;
+  /** What the device has said at the beginning; undefined: it has no PRE_COPY, or cannot tell. */
+  #firstInitialBytes: number | undefined;
   #precopy: Span | undefined;
+  #stop: Span | undefined;
+  #send: Span | undefined;
 
   readonly #repair: (device: GuardedDevice) => Promise<void>;
 
@@ -83,6 +87,24 @@ export class OutgoingDevice implements SourceIterable {
     return this.#active ? 'STOP_COPY' : 'STOP';
   }
 
+  /** Bytes of initial data when its last migration began; undefined: it has none, or cannot tell. */
+  get initialBytes(): number | undefined {
+    return this.#firstInitialBytes;
+  }
+
+  /** The machine is about to stop. */
+  stopping(): void {
+    if (!this.#active) return;
+    if (this.#precopy !== undefined) this.#spans.end(this.#precopy, this.#sentBytes);
+    this.#precopy = undefined;
+    this.#stop = this.#spans.begin(this.device.name, 'stop');
+  }
+
+  /** And has, with all of its devices. */
+  stopped(): void {
+    if (this.#stop !== undefined) this.#spans.end(this.#stop);
+  }
+
   /** The devices of the machine run again. */
   restarted(): void {
     if (this.#active && this.#sentBytes > 0) this.#interrupted = true;
@@ -95,6 +117,9 @@ export class OutgoingDevice implements SourceIterable {
 
   async setup({ switchoverAck }: { readonly switchoverAck: boolean }): Promise<Uint8Array> {
     this.#active = true;
+    this.#spans.clear(this.device.name);
+    this.#send = undefined;
+    this.#firstInitialBytes = undefined;
     this.#switchoverAck = false;
     this.#announced = 0;
     this.#initialDataSent = false;
@@ -110,6 +135,7 @@ export class OutgoingDevice implements SourceIterable {
       this.#precopy = this.#spans.begin(this.device.name, 'precopy');
     }
     await this.pending(true);
+    if (this.#precopy !== undefined && precopyInfo) this.#firstInitialBytes = this.#initialBytes;
     const body = new Writer(2 * TAG_BYTES);
     encodeVfioTag(body, 'DEV_SETUP_STATE');
     encodeVfioTag(body, 'END_OF_STATE');
@@ -164,10 +190,11 @@ export class OutgoingDevice implements SourceIterable {
         channels.drop(room);
         break;
       }
+      this.#spans.end(span, result);
+      const out = this.#sending();
       await channels.send(room, result, false);
-      span.bytes += result;
+      this.#spans.end(out, result);
     }
-    this.#spans.end(span);
     const config = await this.#config();
     const room = await channels.buffer();
     if (config.length > room.bytes.length) {
@@ -179,7 +206,9 @@ export class OutgoingDevice implements SourceIterable {
       );
     }
     config.copy(room.bytes);
+    const out = this.#sending();
     await channels.send(room, config.length, true);
+    this.#spans.end(out);
   }
 
   async #saveRest(put: (bytes: Uint8Array) => Promise<void>): Promise<void> {
@@ -194,10 +223,16 @@ export class OutgoingDevice implements SourceIterable {
       next = this.#read(this.#blocks[turn]!);
       // Whatever becomes of the output: a read that is under way has an owner.
       next.catch(() => {});
+      this.#spans.end(span, count);
+      const out = this.#sending();
       await put(block.subarray(0, HEAD_BYTES + count));
-      span.bytes += count;
+      this.#spans.end(out, count);
     }
-    this.#spans.end(span);
+  }
+
+  #sending(): Span {
+    this.#send ??= this.#spans.begin(this.device.name, 'send');
+    return this.#send;
   }
 
   async #beginRest(): Promise<Span> {

@@ -64,6 +64,8 @@ export interface DeviceReport {
   readonly state: DeviceState | undefined;
   /** Bytes that it would save if it were stopped now, if it can tell. */
   readonly stateBytes: number | undefined;
+  /** Initial data when its last migration began here, bytes; undefined: it had none, or could not tell. */
+  readonly initialBytes: number | undefined;
   readonly resets: number;
   /** Of the last migration. */
   readonly spans: readonly Span[];
@@ -114,7 +116,7 @@ export class VfioMachine implements DeviceHost {
     return await Promise.all(this.#slots.map((slot) => this.#report(slot)));
   }
 
-  async #report({ device, idstr }: Slot): Promise<DeviceReport> {
+  async #report({ device, idstr, outgoing }: Slot): Promise<DeviceReport> {
     const { features, name } = device;
     const state = device.lost ? undefined : await device.state().catch(() => undefined);
     const known = state !== undefined && features.stopCopySize;
@@ -123,6 +125,7 @@ export class VfioMachine implements DeviceHost {
       idstr,
       features,
       state,
+      initialBytes: outgoing.initialBytes,
       stateBytes: known ? await device.stopCopySize().catch(() => undefined) : undefined,
       resets: this.#resets.filter((one) => one === name).length,
       spans: this.#spans.all.filter((span) => span.device === name),
@@ -170,11 +173,11 @@ export class VfioMachine implements DeviceHost {
   }
 
   async stop(state: RunState): Promise<void> {
-    await this.#host.stop(state);
     const present = this.#slots.filter(({ device }) => !device.lost);
-    const spans = present.map(({ device }) => this.#spans.begin(device.name, 'stop'));
+    for (const { outgoing } of present) outgoing.stopping();
+    await this.#host.stop(state);
     await stopDevices(present.map(({ device, outgoing }) => ({ device, target: outgoing.stopTarget })));
-    for (const span of spans) this.#spans.end(span);
+    for (const { outgoing } of present) outgoing.stopped();
   }
 
   async resume(): Promise<void> {
@@ -202,7 +205,6 @@ export class VfioMachine implements DeviceHost {
 
   async configure(configuration: Configuration, engine: LoadEngine): Promise<void> {
     await this.#host.configure(configuration, engine);
-    this.#spans.clear();
     for (const slot of this.#slots) {
       slot.incoming = new IncomingDevice(slot.device, engine, this.#spans, slot.loadConfigAfterIter === true);
     }
@@ -261,12 +263,11 @@ export class VfioMachine implements DeviceHost {
   }
 
   async start(): Promise<void> {
-    if (this.startsAs === 'running') {
-      const spans = this.#slots.map(({ device }) => this.#spans.begin(device.name, 'start'));
-      await this.#startDevices();
-      for (const span of spans) this.#spans.end(span);
-    }
+    const running = this.startsAs === 'running' ? this.#slots : [];
+    const spans = running.map(({ device }) => this.#spans.begin(device.name, 'start'));
+    if (running.length > 0) await this.#startDevices();
     await this.#host.start();
+    for (const span of spans) this.#spans.end(span);
   }
 
   /** Fresh devices for the next try; one that cannot be made fresh in time is given up. */

@@ -8,8 +8,9 @@ import type { FromChannel } from './messages.ts';
 const THREAD: WorkerOptions = {
   execArgv: [],
   env: SHARE_ENV,
-  // It allocates next to nothing; without limits each thread would keep a young generation of its own size.
-  resourceLimits: { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 32 },
+  // It allocates next to nothing; without limits each thread would keep a young generation of its own size. V8 counts guest memory that the thread has
+  // views of, and collects at once, view after view, when that is more than half of the old generation's limit, which costs nothing by itself.
+  resourceLimits: { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 1 << 20 },
   // It is given a descriptor and closes it: nothing that Node should warn of.
   trackUnmanagedFds: false,
 };

@@ -11,6 +11,7 @@
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
+mkdir /pages
 mount -t tmpfs -o size=90% tmpfs /pages
 while read -r module; do insmod "/modules/$module.ko"; done < /modules/order
 

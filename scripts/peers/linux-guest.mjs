@@ -31,7 +31,7 @@ export async function buildLinuxGuest(peers) {
     const kernel = (await readdir(join(root, 'boot'))).find((name) => name.startsWith('vmlinuz-'));
     if (kernel === undefined) throw new Error('the kernel package holds no kernel');
     const archive = new CpioArchive();
-    for (const name of ['bin', 'dev', 'proc', 'sys', 'tmp', 'work', 'modules']) archive.directory(name);
+    for (const name of ['bin', 'dev', 'proc', 'sys', 'tmp', 'modules']) archive.directory(name);
     archive.file('bin/busybox', await readFile(join(root, 'bin', 'busybox')), 0o755);
     archive.file('init', init, 0o755);
     const tree = join(root, 'lib', 'modules', kernel.replace('vmlinuz-', ''), 'kernel');

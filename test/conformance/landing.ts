@@ -3,7 +3,7 @@ import { writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { promisify } from 'node:util';
-import type { QemuProcess } from '../../src/qemu/index.ts';
+import type { QemuProcess, QmpClient } from '../../src/qemu/index.ts';
 import { CLI_SOCKET_FD } from '../support/vmferry-cli.ts';
 import type { Scenario, Transport } from './model.ts';
 import type { Stage } from './stage.ts';
@@ -17,6 +17,10 @@ export interface Landing {
   arrived(): Promise<void>;
   /** To the process at the destination. */
   signal(name: NodeJS.Signals): void;
+  /** Has the destination of a paused postcopy listen for another connection; where. */
+  again?(): Promise<string>;
+  /** Of the destination, if there is one to talk to. */
+  readonly qmp?: QmpClient;
 }
 
 /** Bytes in front of the stream with transport file-offset. */
@@ -37,18 +41,25 @@ export async function landInQemu(stage: Stage, qemu: QemuProcess, scenario: Scen
   const { transport } = scenario;
   if (transport === 'fd') return { ...one(qemu.sockets[0]), arrived, signal };
   const place = await address(stage, transport);
-  const uri = file ?? place.file;
-  if (uri !== undefined) {
+  const path = file ?? place.file;
+  if (path !== undefined) {
     const load = async () => {
-      await qemu.qmp.execute('migrate-incoming', { uri });
+      await qemu.qmp.execute('migrate-incoming', { uri: path });
       await arrived();
     };
-    return { uri, arrived: load, signal };
+    return { uri: path, arrived: load, signal };
   }
-  await qemu.qmp.execute('migrate-incoming', { uri: place.listen });
-  const { 'socket-address': listening } = await qemu.qmp.execute('query-migrate');
-  const inet = listening?.find((one) => one.type === 'inet');
-  return { uri: place.connect(inet?.port ?? '0'), arrived, signal };
+  const { qmp } = qemu;
+  const uri = await listenBy(qmp, 'migrate-incoming', place);
+  return { uri, arrived, signal, qmp, again: () => listenBy(qmp, 'migrate-recover', place) };
+}
+
+async function listenBy(qmp: QmpClient, command: 'migrate-incoming' | 'migrate-recover', place: Place) {
+  await qmp.execute(command, { uri: place.listen });
+  const { 'socket-address': listening } = await qmp.execute('query-migrate');
+  // A QEMU that has listened before adds the new address to the old.
+  const inet = listening?.findLast((one) => one.type === 'inet');
+  return place.connect(inet?.port ?? '0');
 }
 
 /** `vmferry receive` into the checkpoint `file`. */

@@ -1,9 +1,10 @@
 import type { Duplex } from 'node:stream';
-import type { QemuProcess, QmpMigrationInfo, QmpMigrationStatus } from '../../src/qemu/index.ts';
+import { type QemuProcess, QmpClient, type QmpMigrationInfo, type QmpMigrationStatus } from '../../src/qemu/index.ts';
 import { migrateToSocket } from '../support/pass-socket.ts';
 import { CLI_SOCKET_FD, type VmferryCommand } from '../support/vmferry-cli.ts';
 import { type Landing, settings } from './landing.ts';
 import type { Scenario, Step } from './model.ts';
+import { pausePostcopy, recoverInVain, recoverPostcopy } from './recovery.ts';
 import type { Stage } from './stage.ts';
 
 /** How the sending side ended. */
@@ -27,7 +28,7 @@ export async function launchByQmp(source: QemuProcess, landing: Landing, scenari
   const cancel = async () => {
     await source.qmp.execute('migrate_cancel');
   };
-  await steer(scenario.steps ?? [], { source, landing, cancel });
+  await steer(scenario.steps ?? [], { qmp: source.qmp, landing, cancel });
   return departureOf(await source.qmp.waitForMigration(ENDS, { timeoutMs: STEP_TIMEOUT_MS }));
 }
 
@@ -67,7 +68,7 @@ export async function launchByMigrate(
   const command = stage.vmferry(args);
   await whileItRuns(
     command,
-    steer(scenario.steps ?? [], { source, landing, cancel: async () => command.kill('SIGINT') }),
+    steer(scenario.steps ?? [], { qmp: source.qmp, landing, cancel: async () => command.kill('SIGINT') }),
   );
   const departure = await departureOfCommand(command);
   return { ...departure, info: await source.qmp.execute('query-migrate') };
@@ -83,25 +84,35 @@ export async function launchBySend(
   const withSocket = landing.uri === undefined;
   const uri = landing.uri ?? `fd:${CLI_SOCKET_FD}`;
   const parameters = { ...scenario.bothParameters, ...scenario.parameters };
-  const args = ['send', stage.path(file), uri, ...settings(scenario.capabilities ?? [], parameters)];
+  const args = ['send', stage.path(file), uri, ...settings(['events', ...(scenario.capabilities ?? [])], parameters)];
+  const qmpPath = stage.path('send.sock');
+  args.push('--qmp', qmpPath, ...(scenario.atOnce === true ? ['--postcopy'] : []));
   const command = stage.vmferry(args, { withSocket });
   if (command.socket !== undefined && landing.socket !== undefined) join(command.socket, landing.socket);
-  for (const step of scenario.steps ?? []) {
-    if ('wait' in step) {
-      const { wait } = step;
-      await command.waitForLine((line) => (line['status'] === wait ? true : undefined), `status ${wait}`);
-    } else if ('act' in step && step.act === 'cancel') {
-      command.kill('SIGINT');
-    } else {
-      throw new Error(`not a step for a checkpoint: ${JSON.stringify(step)}`);
-    }
-  }
+  if (scenario.steps !== undefined) await whileItRuns(command, steerSend(command, qmpPath, landing, scenario.steps));
   return departureOfCommand(command);
 }
 
+async function steerSend(
+  command: VmferryCommand,
+  qmpPath: string,
+  landing: Landing,
+  steps: readonly Step[],
+): Promise<void> {
+  const begun = (line: Record<string, unknown>) => (line['status'] !== 'none' ? line['status'] : undefined);
+  await command.waitForLine(begun, 'a migration, and QMP with it');
+  const qmp = await QmpClient.connect(qmpPath);
+  try {
+    await steer(steps, { qmp, landing, cancel: async () => command.kill('SIGINT') });
+  } finally {
+    qmp.close();
+  }
+}
+
 interface Helm {
-  readonly source: QemuProcess;
-  readonly landing: Pick<Landing, 'signal'>;
+  /** Of the source. */
+  readonly qmp: QmpClient;
+  readonly landing: Pick<Landing, 'signal' | 'qmp' | 'again'>;
   readonly cancel: () => Promise<void>;
 }
 
@@ -109,13 +120,13 @@ async function steer(steps: readonly Step[], helm: Helm): Promise<void> {
   for (const step of steps) await take(step, helm);
 }
 
-async function take(step: Step, { source, landing, cancel }: Helm): Promise<void> {
-  const { qmp } = source;
+async function take(step: Step, { qmp, landing, cancel }: Helm): Promise<void> {
+  if ('set' in step) return void (await qmp.execute('migrate-set-parameters', step.set));
   if ('wait' in step) return void (await qmp.waitForMigration([step.wait], { timeoutMs: STEP_TIMEOUT_MS }));
   if ('waitRounds' in step) {
-    return under('rounds', source, ({ ram }) => (ram?.['dirty-sync-count'] ?? 0) >= step.waitRounds);
+    return under('rounds', qmp, ({ ram }) => (ram?.['dirty-sync-count'] ?? 0) >= step.waitRounds);
   }
-  if ('waitThrottle' in step) return under('throttle', source, (info) => (info['cpu-throttle-percentage'] ?? 0) > 0);
+  if ('waitThrottle' in step) return under('throttle', qmp, (info) => (info['cpu-throttle-percentage'] ?? 0) > 0);
   switch (step.act) {
     case 'converge':
       return void (await qmp.execute('migrate-set-parameters', CONVERGE));
@@ -123,6 +134,14 @@ async function take(step: Step, { source, landing, cancel }: Helm): Promise<void
       return void (await qmp.execute('migrate-continue', { state: 'pre-switchover' }));
     case 'cancel':
       return cancel();
+    case 'start-postcopy':
+      return void (await qmp.execute('migrate-start-postcopy'));
+    case 'pause':
+      return pausePostcopy(qmp, landing);
+    case 'recover':
+      return recoverPostcopy(qmp, landing);
+    case 'recover-in-vain':
+      return recoverInVain(step.by, qmp, landing);
     case 'freeze-destination':
       return landing.signal('SIGSTOP');
     case 'kill-destination':
@@ -131,7 +150,7 @@ async function take(step: Step, { source, landing, cancel }: Helm): Promise<void
 }
 
 /** Waits until a migration that is active shows `seen`. */
-async function under(what: string, { qmp, label }: QemuProcess, seen: (info: QmpMigrationInfo) => boolean) {
+async function under(what: string, qmp: QmpClient, seen: (info: QmpMigrationInfo) => boolean) {
   const done = new AbortController();
   const progress = (info: QmpMigrationInfo) => {
     if (seen(info)) done.abort();
@@ -139,7 +158,7 @@ async function under(what: string, { qmp, label }: QemuProcess, seen: (info: Qmp
   const { signal } = done;
   try {
     const { status } = await qmp.waitForMigration(ENDS, { timeoutMs: STEP_TIMEOUT_MS, progress, signal });
-    if (!signal.aborted) throw new Error(`${label}: migration is ${status} before its ${what} showed`);
+    if (!signal.aborted) throw new Error(`${qmp.label}: migration is ${status} before its ${what} showed`);
   } catch (thrown) {
     if (!signal.aborted) throw thrown;
   }

@@ -11,7 +11,13 @@ const MIXED: readonly Pair[] = REQUIRED_PEERS.flatMap((a) =>
 );
 
 /** Played with every pair, every machine type the pair shares, and both chipsets; the others with like pairs only. */
-const EVERYWHERE: readonly string[] = ['unix/plain', 'unix/plain/live', 'multifd/tcp', 'multifd/tcp/live'];
+const EVERYWHERE: readonly string[] = [
+  'unix/plain',
+  'unix/plain/live',
+  'multifd/tcp',
+  'multifd/tcp/live',
+  'postcopy/preempt/recovery',
+];
 
 export const LINUX_GUESTS: readonly LinuxGuest[] = [
   { name: 'linux-pc', machine: 'pc', cpus: 1, devices: [] },
@@ -23,8 +29,14 @@ export const LINUX_GUESTS: readonly LinuxGuest[] = [
   { name: 'linux-q35-numa', machine: 'q35', cpus: 1, devices: ['numa', 'virtio-blk'] },
 ];
 
-/** The Linux guest is moved by these roles: the engine against QEMU in both directions, and driving two QEMUs. */
-const LINUX_ROLES: readonly Role[] = ['reference', 'migrate', 'save-restore'];
+/** How Linux guests are moved: by the engine against QEMU in both directions, by QEMUs that vmferry drives, and while they run on already. */
+const LINUX_MOVES: readonly { readonly scenario: string; readonly roles: readonly Role[] }[] = [
+  { scenario: 'unix/plain', roles: ['reference', 'migrate', 'save-restore'] },
+  { scenario: 'postcopy/at-once', roles: ['source'] },
+  { scenario: 'postcopy/preempt/recovery', roles: ['source'] },
+];
+/** The one of several vCPUs, which wait for pages at the same time, that every test run moves by postcopy. */
+const LINUX_POSTCOPY_SMOKE = { guest: 'linux-pc-2cpu', peer: '11.1', scenario: 'postcopy/preempt/recovery' };
 
 export function allCells(): readonly Cell[] {
   const cells: Cell[] = [];
@@ -41,12 +53,14 @@ export function allCells(): readonly Cell[] {
     }
   }
   for (const guest of LINUX_GUESTS) {
-    for (const role of LINUX_ROLES) {
-      for (const pair of pairsOf(role)) {
-        if (losesStores(pair.a, guest)) continue;
-        const scenario = scenarioOf('unix/plain');
-        const cell = { scenario, role, pair, machine: machineName(guest.machine, OLDEST), guest };
-        cells.push({ ...cell, smoke: isSmoke(cell) });
+    for (const move of LINUX_MOVES) {
+      const scenario = scenarioOf(move.scenario);
+      for (const role of move.roles) {
+        for (const pair of role === 'source' ? SAME : pairsOf(role)) {
+          if (losesStores(pair.a, guest)) continue;
+          const cell = { scenario, role, pair, machine: machineName(guest.machine, OLDEST), guest };
+          cells.push({ ...cell, smoke: isSmoke(cell) });
+        }
       }
     }
   }
@@ -87,6 +101,8 @@ function isSmoke({ scenario, role, pair, machine, guest }: Omit<Cell, 'smoke'>):
   const like = pair.a === pair.b;
   const forward = compareVersions(pair.a, pair.b) < 0;
   if (guest !== 'boot') {
+    const chosen = LINUX_POSTCOPY_SMOKE;
+    if (scenario.id === chosen.scenario) return guest.name === chosen.guest && pair.a === chosen.peer;
     if (role !== 'save-restore' || !like || pair.a === OLDEST) return false;
     return guest.devices.length > 0 && LINUX_GUESTS.indexOf(guest) % 3 === turn(pair.a);
   }

@@ -26,6 +26,15 @@ export type Step =
   | { readonly act: 'converge' }
   | { readonly act: 'continue' }
   | { readonly act: 'cancel' }
+  | { readonly act: 'start-postcopy' }
+  /** The connection of a postcopy is given up; both sides wait for another one. */
+  | { readonly act: 'pause' }
+  /** Another connection for a paused postcopy, at a new address. */
+  | { readonly act: 'recover' }
+  /** One that fails: nobody is where the source is sent to, or both sides meet somebody who says nothing and hangs up. */
+  | { readonly act: 'recover-in-vain'; readonly by: 'reconnect' | 'handshake' }
+  /** Parameters of the source from now on. */
+  | { readonly set: Parameters }
   /** SIGSTOP and SIGKILL. */
   | { readonly act: 'freeze-destination' }
   | { readonly act: 'kill-destination' };
@@ -55,6 +64,8 @@ export interface Scenario {
   /** Where the source sends to is not there. */
   readonly nobodyThere?: boolean;
   readonly steps?: readonly Step[];
+  /** A checkpoint is sent by postcopy from its first page on. */
+  readonly atOnce?: true;
   /** After one that does not complete, the second try has the same settings and not those of a plain move. */
   readonly again?: true;
   /**

@@ -42,7 +42,7 @@ export async function renderReport(results: readonly Result[], date: Date): Prom
     '',
     '## Linux guest',
     '',
-    'Version pairs (A -> B): passed/played, machine type 7.2.',
+    'Version pairs (A -> B): passed/played, machine type 7.2. In role source by postcopy: at once, and with preempt and a recovery.',
     '',
     `| guest | devices | ${Object.keys(ROLES).join(' | ')} |`,
     `|---|---|${Object.keys(ROLES)

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import type { QmpMigrationInfo } from '../../src/qemu/index.ts';
 import type { Role, Scenario, Step } from './model.ts';
 import { MULTIFD_SCENARIOS } from './multifd-scenarios.ts';
+import { POSTCOPY_SCENARIOS } from './postcopy-scenarios.ts';
 
 const ALL: readonly Role[] = ['reference', 'migrate', 'destination', 'source', 'save-restore'];
 /** Roles in which a QEMU is the source of the leg that the scenario is about. */
@@ -262,6 +263,7 @@ export const SCENARIOS: readonly Scenario[] = [
     ends: 'failed',
   },
   ...MULTIFD_SCENARIOS,
+  ...POSTCOPY_SCENARIOS,
   {
     id: 'file',
     title: 'to a file and from it, the guest stopped',
@@ -321,13 +323,12 @@ export interface LeftOut {
 
 /** Scenarios of QEMU's suite (tests/qtest/migration, 10.2 development tree) that are not here. */
 export const LEFT_OUT: readonly LeftOut[] = [
-  { qemu: '/migration/multifd+postcopy/*', why: 'postcopy is to come' },
   { qemu: '/migration/multifd/tcp/*/{qatzip,qpl,uadk}', why: 'need hardware; vmferry refuses them by name' },
   {
     qemu: '/migration/multifd/file/mapped-ram/{dio,fdset,fdset/dio}',
     why: 'how QEMU opens its own file; what it writes is the same',
   },
-  { qemu: '/migration/postcopy/*', why: 'postcopy is to come' },
+  { qemu: '/migration/postcopy/suspend', why: 'a suspended guest is to come' },
   { qemu: '/migration/*/tls/*', why: 'TLS is to come' },
   { qemu: '/migration/precopy/tcp/plain/switchover-ack', why: 'comes with device state' },
   { qemu: '/migration/precopy/unix/suspend/*', why: 'a suspended guest is to come with postcopy' },

@@ -171,6 +171,9 @@ export class PostcopySource {
     await stream.finishPostcopy();
     await links.output.drained();
     await this.#wait(shut, SHUT_DEADLINE_MS, 'the destination to confirm that it has everything');
+    // Those of multifd, which carried the first pages. How they end changes nothing any more.
+    const ended = links.channels?.end() ?? Promise.resolve();
+    await this.#wait(ended, SHUT_DEADLINE_MS, 'the channels to take the last bytes').catch(() => {});
   }
 
   #wait(promise: Promise<void>, deadlineMs: number, what: string): Promise<void> {

@@ -1,0 +1,82 @@
+/** What is done to a postcopy that runs: its connection is given up, another one made, and ones that come to nothing. */
+import { once } from 'node:events';
+import { connect, createServer, type Socket } from 'node:net';
+import type { QmpClient, QmpMigrationStatus } from '../../src/qemu/index.ts';
+import { parseAddress } from '../../src/transport/index.ts';
+import type { Landing } from './landing.ts';
+
+const STEP_TIMEOUT_MS = 30_000;
+/** How the command begins that a recovery begins with (RECV_BITMAP), no more of it. */
+const BEGUN_COMMAND = Buffer.from([0x08, 0x00, 0x0d, 0x00]);
+
+type There = Pick<Landing, 'qmp' | 'again'>;
+
+export async function pausePostcopy(source: QmpClient, there: There): Promise<void> {
+  await guestRuns(there);
+  await source.execute('migrate-pause');
+  await both('postcopy-paused', source, there);
+}
+
+export async function recoverPostcopy(source: QmpClient, there: There): Promise<void> {
+  await resume(source, await again(there));
+}
+
+export async function recoverInVain(by: 'reconnect' | 'handshake', source: QmpClient, there: There): Promise<void> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const bound = server.address();
+  if (bound === null || typeof bound === 'string') throw new Error('no port');
+  const uri = `tcp:127.0.0.1:${bound.port}`;
+  const sockets: Socket[] = [];
+  try {
+    if (by === 'reconnect') {
+      server.close();
+      await once(server, 'close');
+      // A QEMU says so in its reply, or not until it has tried.
+      await resume(source, uri).catch(() => {});
+    } else {
+      server.on('connection', (socket) => sockets.push(socket));
+      const stranger = connectTo(await again(there));
+      sockets.push(stranger);
+      await once(stranger, 'connect');
+      stranger.write(BEGUN_COMMAND);
+      await resume(source, uri);
+      await both('postcopy-recover', source, there);
+    }
+  } finally {
+    for (const socket of sockets) socket.destroy();
+    server.close();
+  }
+  await both('postcopy-paused', source, there);
+}
+
+/** A QEMU source says postcopy-active before the destination has got so far, and a pause before that is a failure. */
+async function guestRuns({ qmp }: There): Promise<void> {
+  if (qmp === undefined) return;
+  const resumed = qmp.waitForEvent('RESUME', { timeoutMs: STEP_TIMEOUT_MS });
+  resumed.catch(() => {});
+  const { running } = await qmp.execute('query-status');
+  if (!running) await resumed;
+}
+
+async function resume(source: QmpClient, uri: string): Promise<void> {
+  await source.execute('migrate', { uri, resume: true });
+}
+
+async function both(status: QmpMigrationStatus, source: QmpClient, { qmp }: There): Promise<void> {
+  const clients = qmp === undefined ? [source] : [source, qmp];
+  await Promise.all(clients.map((client) => client.waitForMigration([status], { timeoutMs: STEP_TIMEOUT_MS })));
+}
+
+async function again(there: There): Promise<string> {
+  const uri = await there.again?.();
+  if (uri === undefined) throw new Error('this destination cannot be connected to again');
+  return uri;
+}
+
+function connectTo(uri: string): Socket {
+  const address = parseAddress(uri);
+  if (address.kind === 'tcp') return connect(address.port, address.host);
+  if (address.kind === 'unix') return connect(address.path);
+  throw new Error(`no socket: ${uri}`);
+}

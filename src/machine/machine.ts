@@ -180,12 +180,10 @@ export interface LoadTask {
   /** For messages and time lines. */
   readonly name: string;
   readonly kind: 'state' | 'config';
-  /** It changes what all devices share (the address space): not two of these at a time, first come, first served. */
+  /** It changes what all devices share (the address space): it needs the machine lock. */
   readonly lock: boolean;
   /** Starts only when this is done; it is not done if it fails. */
   readonly after?: Promise<void>;
-  /** Starts only when no task of kind `state` is left. */
-  readonly afterIterables?: boolean;
   run(): Promise<void>;
 }
 

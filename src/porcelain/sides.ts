@@ -25,7 +25,11 @@ const BOTH_PARAMETERS: ReadonlySet<ParameterName> = new Set([
   'tls-creds',
   'x-rdma-chunk-size',
 ]);
-const DESTINATION_PARAMETERS: ReadonlySet<ParameterName> = new Set(['tls-authz']);
+const DESTINATION_PARAMETERS: ReadonlySet<ParameterName> = new Set([
+  'tls-authz',
+  'x-device-config-load',
+  'x-migration-max-queued-buffers-size',
+]);
 /** Of whoever has the file, which is not a process with a guest here. */
 const FILE_PARAMETERS: ReadonlySet<string> = new Set(['direct-io'] satisfies ParameterName[]);
 

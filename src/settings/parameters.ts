@@ -21,7 +21,7 @@ export type ParameterType =
 export interface ParameterDeclaration {
   readonly type: ParameterType;
   readonly default: number | boolean | string | readonly string[];
-  /** First QEMU version that knows it. */
+  /** First QEMU version that knows it; 'vmferry': none does. */
   readonly since: string;
   /** First QEMU version that no longer knows it. */
   readonly removed?: string;
@@ -46,6 +46,8 @@ const UINT8 = 0xff;
 const UINT32 = 0xffff_ffff;
 const UINT64 = 2 ** 64;
 const MIB = 1024 * 1024;
+/** No bound: QEMU's UINT64_MAX as near as a number comes from below. */
+const UINT64_MAX = UINT64 - 2048;
 
 export const PARAMETERS = {
   'announce-initial': {
@@ -323,6 +325,22 @@ export const PARAMETERS = {
     since: '10.2',
     support: { no: 'vmferry does not update a process in place (CPR)' },
     doc: 'cpr-exec: command line of the process to become.',
+  },
+  'x-device-config-load': {
+    type: { kind: 'enum', values: ['parallel', 'after-iterables', 'serial'] },
+    default: 'parallel',
+    since: 'vmferry',
+    support: 'yes',
+    unstable: true,
+    doc: "VFIO devices, destination: parallel loads each configuration when its device's state is loaded, those that need the machine lock one at a time; after-iterables waits for the state of all devices (QEMU's x-migration-load-config-after-iter); serial is QEMU's way over one channel: nothing goes on beside the stream.",
+  },
+  'x-migration-max-queued-buffers-size': {
+    type: { kind: 'size', unit: 'bytes' },
+    default: UINT64_MAX,
+    since: 'vmferry',
+    support: 'yes',
+    unstable: true,
+    doc: "VFIO devices, destination: most bytes of one device's state that wait for it when all devices have work; one buffer of 1 MiB always may. A property of vfio-pci in QEMU, with the same default.",
   },
 } as const satisfies Readonly<Record<string, ParameterDeclaration>>;
 

@@ -14,7 +14,7 @@ export function renderSettingsReference(): string {
   });
   const parameters = PARAMETER_NAMES.map((name) => {
     const { type, default: initial, since, removed, support, live, doc } = parameterDeclaration(name);
-    const value = JSON.stringify(initial);
+    const value = typeof initial === 'number' && initial > Number.MAX_SAFE_INTEGER ? '2^64-1' : JSON.stringify(initial);
     const text = live === true ? `${doc} Live.` : doc;
     return `| \`${name}\` | ${value} | ${expectation(type)} | ${span(since, removed)} | ${supportText(support)} | ${text} |`;
   });

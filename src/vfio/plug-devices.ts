@@ -28,8 +28,6 @@ export interface PluggableHost extends DeviceHost {
 
 export interface PlugOptions {
   readonly deadlines?: DeviceDeadlines;
-  /** Configurations are loaded when the state of all devices is (QEMU's x-migration-load-config-after-iter). */
-  readonly loadConfigAfterIter?: boolean;
 }
 
 export interface DevicesInMachine {
@@ -72,14 +70,8 @@ export async function plugDevices(
     const opened = await Promise.all(opening);
     const vfs = opened.map(({ device }) => device).filter((device) => device instanceof EmulatedVf);
     if (vfs.length > 1) await together([...vfs.keys()], async (i) => vfs[i]!.attachPeer(vfs[(i + 1) % vfs.length]));
-    const { loadConfigAfterIter = false, deadlines } = options;
-    const plugged = opened.map((one, slot) => ({
-      ...one,
-      idstr: `${slotPath(slot)}/vfio`,
-      instance: 0,
-      loadConfigAfterIter,
-    }));
-    const machine = await VfioMachine.plug(host, plugged, deadlines);
+    const plugged = opened.map((one, slot) => ({ ...one, idstr: `${slotPath(slot)}/vfio`, instance: 0 }));
+    const machine = await VfioMachine.plug(host, plugged, options.deadlines);
     return { machine, vfs, evidence: () => Promise.all(vfs.map((vf) => vf.evidence())), close };
   } catch (error) {
     await close();

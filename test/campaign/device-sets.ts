@@ -19,7 +19,7 @@ export interface DeviceSet {
   readonly title: string;
   readonly machineType: string;
   readonly vfs: readonly Partial<VfParameters>[];
-  readonly loadConfigAfterIter?: boolean;
+  readonly configLoad?: 'after-iterables' | 'serial';
 }
 
 const WHOLE: Partial<VfParameters> = {};
@@ -39,7 +39,12 @@ export const DEVICE_SETS: readonly DeviceSet[] = [
       { ...SLOW, 'peer-rate': 0 },
     ],
   },
-  { title: '2 VFs, one without PRE_COPY', machineType: 'workload-10.0', vfs: [LATE, SLOW], loadConfigAfterIter: true },
+  {
+    title: '2 VFs, one without PRE_COPY',
+    machineType: 'workload-10.0',
+    vfs: [LATE, SLOW],
+    configLoad: 'after-iterables',
+  },
   { title: '1 VF', machineType: 'workload-11.1', vfs: [WHOLE] },
 ];
 
@@ -47,11 +52,8 @@ export function guestOf({ machineType }: DeviceSet, seed: number): WorkloadOptio
   return { ram: RAM, vcpus: 1, dirtyRate: 2e6, seed, machineType };
 }
 
-export function devicesOf(
-  { vfs, loadConfigAfterIter = false }: DeviceSet,
-  seed: number,
-): VfSide & { vfs: VfOptions[] } {
-  return { vfs: vfs.map((one, i) => vfOptions({ ...TINY, ...one, seed: seed + i })), loadConfigAfterIter };
+export function devicesOf({ vfs }: DeviceSet, seed: number): VfSide & { vfs: VfOptions[] } {
+  return { vfs: vfs.map((one, i) => vfOptions({ ...TINY, ...one, seed: seed + i })) };
 }
 
 /** RAM and state of devices together, bytes. */
@@ -63,6 +65,11 @@ export function bytesOf({ vfs }: DeviceSet): number {
 export function switchoverAt(set: DeviceSet): {
   readonly 'downtime-limit': number;
   readonly 'avail-switchover-bandwidth': number;
+  readonly 'x-device-config-load': string;
 } {
-  return { 'downtime-limit': 1000, 'avail-switchover-bandwidth': 1_000_000 * (1 + set.vfs.length) };
+  return {
+    'downtime-limit': 1000,
+    'avail-switchover-bandwidth': 1_000_000 * (1 + set.vfs.length),
+    'x-device-config-load': set.configLoad ?? 'parallel',
+  };
 }

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { type QemuPeer, QemuProcess, REQUIRED_PEERS } from '../../src/qemu/index.ts';
+import { PARAMETER_NAMES, parameterDeclaration } from '../../src/settings/index.ts';
 import { peerOrSkip } from '../support/peers.ts';
 import { type Message, RawClient } from './raw-client.ts';
 import { withServer } from './with-server.ts';
@@ -107,6 +108,11 @@ const KNOWN = [
   ),
   // vmferry's own.
   'query-migrate.x-waiting-for: not in QEMU',
+  ...['migrate-set-parameters', 'query-migrate-parameters'].flatMap((command) =>
+    PARAMETER_NAMES.filter((name) => parameterDeclaration(name).since === 'vmferry').map(
+      (name) => `${command}.${name}: not in QEMU`,
+    ),
+  ),
   // QEMU 11.1 has no such command any more; managers of older ones ask for it.
   'query-migrationthreads: not in QEMU',
 ];

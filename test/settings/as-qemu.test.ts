@@ -23,7 +23,7 @@ function isBefore(a: string, b: string): boolean {
 }
 
 function exists({ since, removed }: { since: string; removed?: string }, version: string): boolean {
-  return !isBefore(version, since) && (removed === undefined || isBefore(version, removed));
+  return since !== 'vmferry' && !isBefore(version, since) && (removed === undefined || isBefore(version, removed));
 }
 
 /** Values on both sides of each edge. Enumerations are compared by the schema (test/control/as-qemu.test.ts). */

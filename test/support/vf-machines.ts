@@ -29,7 +29,6 @@ export interface MachineWithVfs extends DevicesInMachine {
 export interface VfSide {
   readonly vfs: readonly VfOptions[];
   readonly deadlines?: DeviceDeadlines;
-  readonly loadConfigAfterIter?: boolean;
   readonly workload?: Partial<WorkloadOptions>;
 }
 

@@ -31,7 +31,6 @@ interface RunFlags extends DeviceFlags {
   readonly incoming?: string;
   readonly prealloc?: boolean;
   readonly paused?: boolean;
-  readonly loadConfigAfterIter?: boolean;
   readonly set?: Assignments;
   readonly json?: boolean;
 }
@@ -72,7 +71,6 @@ export function addRun(program: Command): void {
     )
     .option('--prealloc', 'with --incoming: take all memory now, so that no page fault slows the migration')
     .option('--paused', 'do not start the guest; the QMP command cont does')
-    .option('--load-config-after-iter', 'load the configurations of devices when the state of all of them is loaded')
     .addOption(setOption('migration capability or parameter'))
     .addOption(jsonOption())
     .action((flags: RunFlags) => run(flags));
@@ -110,7 +108,6 @@ function run({
         ...(id === undefined ? {} : { uuid: id }),
       },
       devices: devicesOf(flags),
-      loadConfigAfterIter: flags.loadConfigAfterIter === true,
       settings: engineSettings(settingsOf(set)),
       qmp,
       incoming: at,

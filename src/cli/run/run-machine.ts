@@ -11,7 +11,6 @@ import { workloadCommands } from './workload-commands.ts';
 export interface RunOptions {
   readonly machine: Omit<WorkloadOptions, 'incoming' | 'deviceMemory'>;
   readonly devices: readonly DeviceSpec[];
-  readonly loadConfigAfterIter: boolean;
   readonly settings: Settings;
   /** Path of the QMP socket. */
   readonly qmp: string;
@@ -27,10 +26,10 @@ export interface RunOptions {
 
 /** A process with the embedded machine, from its start to quit, the end of its parent, or a failed arrival. */
 export async function runMachine(options: RunOptions): Promise<Outcome> {
-  const { incoming, qmp, settings, signal, devices: specs, loadConfigAfterIter } = options;
+  const { incoming, qmp, settings, signal, devices: specs } = options;
   const deviceMemory = deviceMemoryOf(specs);
   const workload = await createWorkload({ ...options.machine, incoming: incoming !== undefined, deviceMemory });
-  const devices = await plugDevices(workload, specs, { loadConfigAfterIter }).catch(async (error: unknown) => {
+  const devices = await plugDevices(workload, specs).catch(async (error: unknown) => {
     await workload.dispose();
     throw error;
   });

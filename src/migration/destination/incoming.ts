@@ -69,11 +69,7 @@ export class IncomingMigration {
   readonly #abort = new AbortController();
   readonly #counts: RamCounts = { normal: 0, zero: 0, xbzrle: 0, xbzrleBytes: 0 };
   /** Loading that goes on beside the stream. */
-  readonly #tasks = new LoadTasks({
-    signal: this.#abort.signal,
-    failed: (error) => this.#fail(asError(error)),
-    initialDataLoaded: () => {},
-  });
+  readonly #tasks: LoadTasks;
   #arrivals: Arrivals | undefined;
   #channel: Channel | undefined;
   #stream: IncomingStream | undefined;
@@ -89,6 +85,12 @@ export class IncomingMigration {
     this.#options = options;
     this.#machine = options.machine;
     this.#settings = options.settings;
+    this.#tasks = new LoadTasks({
+      signal: this.#abort.signal,
+      configLoad: options.settings.parameter('x-device-config-load'),
+      failed: (error) => this.#fail(asError(error)),
+      initialDataLoaded: () => {},
+    });
     this.#state = new StateMachine<MigrationStatus>('none', INCOMING_ARCS, ({ to }) => options.observer?.status?.(to));
   }
 
@@ -183,8 +185,11 @@ export class IncomingMigration {
       const { main, channels } = await this.#arrivals.all();
       this.#channel = main;
       if (multifd) {
-        const failed = (error: Error) => this.#fail(error);
-        this.#channels = new RamChannels(channels, pageCompression(this.#settings), failed);
+        this.#channels = new RamChannels(channels, {
+          compression: pageCompression(this.#settings),
+          queuedBytesMax: this.#settings.parameter('x-migration-max-queued-buffers-size'),
+          failed: (error) => this.#fail(error),
+        });
       }
       this.#check();
       return main;
@@ -241,7 +246,9 @@ export class IncomingMigration {
       case 'device':
         return await this.#machine.loadDevice(event.section, event.body);
       case 'vfio':
-        return await this.#machine.loadElement(event.section, event.element);
+        await this.#machine.loadElement(event.section, event.element);
+        if (this.#settings.parameter('x-device-config-load') === 'serial') await this.#tasks.settled();
+        return;
       case 'description':
         return await this.#machine.describe(event.text);
       default:

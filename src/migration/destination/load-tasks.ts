@@ -1,12 +1,20 @@
 import type { LoadEngine, LoadTask } from '../../machine/index.ts';
+import type { ParameterValue } from '../../settings/index.ts';
+
+export type ConfigLoad = ParameterValue<'x-device-config-load'>;
 
 /**
  * Everything of a machine's loading that goes on beside the main stream: one queue, owned by the engine, so that whoever commits knows that nothing
  * is left and whoever fails ends all of it. Tasks run as soon as they may: those with the machine lock one at a time, in the
- * order in which they became ready; the rest all together.
+ * order in which they became ready; the rest all together. When a configuration may be loaded is the setting x-device-config-load:
+ *
+ *     parallel           its device's state is loaded
+ *     after-iterables    the state of every device is loaded
+ *     serial             its device's state is loaded; every configuration takes the machine lock, whether its device needs it or not
  */
 export class LoadTasks implements LoadEngine {
   readonly signal: AbortSignal;
+  readonly #configLoad: ConfigLoad;
   readonly #failed: (error: unknown) => void;
   readonly #initialDataLoaded: () => void;
   /** Those that have not ended. */
@@ -18,10 +26,12 @@ export class LoadTasks implements LoadEngine {
   /** `failed`: called with every failure of a task; it aborts `signal`. */
   constructor(options: {
     readonly signal: AbortSignal;
+    readonly configLoad: ConfigLoad;
     readonly failed: (error: unknown) => void;
     readonly initialDataLoaded: () => void;
   }) {
     this.signal = options.signal;
+    this.#configLoad = options.configLoad;
     this.#failed = options.failed;
     this.#initialDataLoaded = options.initialDataLoaded;
     this.signal.addEventListener('abort', () => this.#changed(), { once: true });
@@ -56,14 +66,23 @@ export class LoadTasks implements LoadEngine {
 
   async #run(task: LoadTask): Promise<void> {
     await task.after;
-    if (task.afterIterables === true) await this.#until(() => this.#openStates === 0);
-    if (!task.lock) return await task.run();
-    const held = this.#lock.then(() => {
+    const run = async () => {
+      if (this.#waitsForAll(task)) await this.#until(() => this.#openStates === 0);
       this.signal.throwIfAborted();
-      return task.run();
-    });
+      await task.run();
+    };
+    if (!this.#locks(task)) return await run();
+    const held = this.#lock.then(run);
     this.#lock = held.catch(() => {});
     await held;
+  }
+
+  #waitsForAll({ kind }: LoadTask): boolean {
+    return kind === 'config' && this.#configLoad === 'after-iterables';
+  }
+
+  #locks({ kind, lock }: LoadTask): boolean {
+    return lock || (kind === 'config' && this.#configLoad === 'serial');
   }
 
   #ended(task: LoadTask): void {

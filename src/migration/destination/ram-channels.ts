@@ -1,12 +1,21 @@
 import { closeSync } from 'node:fs';
 import { type ChannelInfo, type ChannelTotals, type PageCompression, ReceiveChannels } from '../../dataplane/index.ts';
 import type { IncomingState, SectionName, SharedRam } from '../../machine/index.ts';
+import { MULTIFD_DEVICE_BYTES_MAX } from '../../wire/index.ts';
 import { unsupported } from '../errors.ts';
 import { NO_CHANNELS } from '../statistics.ts';
 
-/** Memory for state that waits for its device, in buffers of 1 MiB that are backed as they are used. */
+/** Memory for state that waits for its device, in buffers that are backed as they are used. */
 const BUFFERS_MIN = 64;
 const BUFFERS_PER_DEVICE = 16;
+
+export interface RamChannelsOptions {
+  readonly compression: PageCompression;
+  /** Of one device's state, while all devices have work; one buffer always may wait. */
+  readonly queuedBytesMax: number;
+  /** Called once, when a channel fails by itself. */
+  readonly failed: (error: Error) => void;
+}
 
 /**
  * The parallel channels of an incoming migration, from their arrival to their end, and at which points of the main stream they meet. The stream
@@ -16,29 +25,31 @@ const BUFFERS_PER_DEVICE = 16;
 export class RamChannels {
   /** Until the threads have them. */
   #fds: readonly number[];
-  readonly #compression: PageCompression;
-  readonly #failed: (error: Error) => void;
+  readonly #options: RamChannelsOptions;
   #channels: ReceiveChannels | undefined;
   #discipline: 'section' | 'round' | undefined;
   /** Those whose state may come here. */
   #devices: readonly SectionName[] = [];
 
-  /** `fds`: by channel id; they are these channels' from now on. `failed`: called once, when one fails by itself. */
-  constructor(fds: readonly number[], compression: PageCompression, failed: (error: Error) => void) {
+  /** `fds`: by channel id; they are these channels' from now on. */
+  constructor(fds: readonly number[], options: RamChannelsOptions) {
     this.#fds = fds;
-    this.#compression = compression;
-    this.#failed = failed;
+    this.#options = options;
   }
 
   /** The blocks are known: pages may come, and state of these devices. Throws ChannelFault. */
   async start(ram: SharedRam, devices: readonly SectionName[]): Promise<void> {
     const fds = this.#fds;
     this.#fds = [];
-    const options = { fds, ram, compression: this.#compression, failed: this.#failed };
+    const { compression, failed, queuedBytesMax } = this.#options;
+    const options = { fds, ram, compression, failed };
     // Packets of state are never compressed, so they do not go where pages are.
-    if (this.#compression === 'none') this.#devices = devices;
-    const buffersMax = Math.max(BUFFERS_MIN, BUFFERS_PER_DEVICE * devices.length);
-    const state = { devices: this.#devices, buffersMax, queuedMax: Number.POSITIVE_INFINITY };
+    if (compression === 'none') this.#devices = devices;
+    const state = {
+      devices: this.#devices,
+      buffersMax: Math.max(BUFFERS_MIN, BUFFERS_PER_DEVICE * devices.length),
+      queuedMax: Math.max(1, Math.floor(queuedBytesMax / MULTIFD_DEVICE_BYTES_MAX)),
+    };
     this.#channels = await ReceiveChannels.start(this.#devices.length === 0 ? options : { ...options, state });
   }
 

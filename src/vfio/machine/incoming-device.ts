@@ -20,8 +20,6 @@ export class IncomingDevice {
   readonly device: GuardedDevice;
   readonly #engine: LoadEngine;
   readonly #spans: Spans;
-  /** Config loads wait until the state of all devices is loaded. */
-  readonly #afterIterables: boolean;
   readonly #free: Buffer[] = [];
   #blocks = 0;
   readonly #news = new WakeUp();
@@ -41,11 +39,10 @@ export class IncomingDevice {
   #beside = false;
   #config = false;
 
-  constructor(device: GuardedDevice, engine: LoadEngine, spans: Spans, afterIterables: boolean) {
+  constructor(device: GuardedDevice, engine: LoadEngine, spans: Spans) {
     this.device = device;
     this.#engine = engine;
     this.#spans = spans;
-    this.#afterIterables = afterIterables;
     spans.clear(device.name);
     engine.signal.addEventListener('abort', () => this.#stop(asError(engine.signal.reason)), { once: true });
   }
@@ -220,7 +217,6 @@ export class IncomingDevice {
         kind: 'config',
         lock: this.device.needsMachineLock,
         after: this.#stateLoaded!,
-        afterIterables: this.#afterIterables,
         run: async () => {
           const bytes = config();
           const span = this.#spans.begin(this.device.name, 'config');

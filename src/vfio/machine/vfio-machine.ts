@@ -52,8 +52,6 @@ export interface PluggedDevice {
   readonly instance: number;
   /** Called whenever the machine has got its memory: from then on the device can reach it. */
   readonly connectMemory?: () => Promise<void>;
-  /** x-migration-load-config-after-iter: its configuration is loaded when the state of all devices is. Default false. */
-  readonly loadConfigAfterIter?: boolean;
 }
 
 export interface DeviceReport {
@@ -206,7 +204,7 @@ export class VfioMachine implements DeviceHost {
   async configure(configuration: Configuration, engine: LoadEngine): Promise<void> {
     await this.#host.configure(configuration, engine);
     for (const slot of this.#slots) {
-      slot.incoming = new IncomingDevice(slot.device, engine, this.#spans, slot.loadConfigAfterIter === true);
+      slot.incoming = new IncomingDevice(slot.device, engine, this.#spans);
     }
   }
 

@@ -62,5 +62,10 @@ export const MIGRATION_INFO = struct('MigrationInfo', {
   'error-desc': optional(str, 'Why the migration failed.'),
   'blocked-reasons': optional(arrayOf(str), 'What forbids a migration.'),
   'socket-address': optional(arrayOf(SOCKET_ADDRESS), 'Destination: where the source is awaited.'),
+  'x-switchover-ack': optional(
+    enumOf('XSwitchoverAck', ['awaited', 'given', 'missed']),
+    "vmferry's own: with switchover-ack, whether the destination has said that its devices are ready. missed: it has not, and is not known to " +
+      'do so; the switchover has gone on without.',
+  ),
   'x-waiting-for': optional(str, "vmferry's own: what the migration waits for, or how to go on after a failure."),
 });

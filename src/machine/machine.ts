@@ -157,22 +157,32 @@ export interface SourceIterable {
   readonly idstr: string;
   readonly instance: number;
   readonly version: number;
-  /** Body of START. With `switchoverAck` it announces when all is out that the destination needs to prepare itself. */
+  /** Body of START. With `switchoverAck` it announces (INIT_DATA_SENT) when all is out that the destination needs to prepare itself. */
   setup(options: { readonly switchoverAck: boolean }): Promise<Uint8Array>;
   /** As last known, or asked for again (`exact`). */
   pending(exact: boolean): Promise<PendingBytes>;
-  /** Body of the next PART, or undefined if there is nothing to send now. */
-  iterate(): Promise<Uint8Array | undefined>;
+  /** Body of the next PART, or undefined if there is nothing to send now. `announce`: it may say now that its initial data is out, if it is. */
+  iterate(announce: boolean): Promise<Uint8Array | undefined>;
   /** Machine stopped: the body of END, piece by piece, each given away until `put` has settled. */
   complete(put: (bytes: Uint8Array) => Promise<void>): Promise<void>;
   /**
    * Machine stopped: all that is left, its FULL section too, goes on parallel channels; `complete` and that section are empty then. Absent: it cannot.
    */
   completeBeside?(channels: OutgoingState): Promise<void>;
-  /** With `switchoverAck`: how often it has announced, and whether it still will. Undefined: it takes no part. */
-  readonly initialData?: { readonly announced: number; readonly isDue: boolean } | undefined;
+  /** With `switchoverAck`. */
+  readonly initialData?: InitialData | undefined;
   /** The migration is over, well or badly. */
   cleanup(): Promise<void>;
+}
+
+/** Where a device stands with what its destination needs to prepare itself. */
+export interface InitialData {
+  /** It has such data, in this migration. */
+  readonly own: boolean;
+  /** How often it has announced; more than once if new initial data has come up. */
+  readonly announced: number;
+  /** It has not announced what it has now. */
+  readonly isDue: boolean;
 }
 
 /** Part of loading a device that goes on beside the stream. */
@@ -227,6 +237,8 @@ export interface DestinationMachine {
   loadElement(section: SectionHeader, element: VfioElement): Promise<void>;
   /** Devices whose state may come on parallel channels. */
   readonly besideDevices?: readonly SectionName[];
+  /** Devices that prepare themselves when their initial data comes: the source had better wait for them (switchover-ack). */
+  readonly switchoverAckNeeded?: readonly SectionName[];
   /** The guest has stopped at the source (SWITCHOVER_START): the device's state comes from there, if it does not come in the stream. */
   loadBeside?(device: SectionName, state: IncomingState): void;
   /** Number of bytes of the section's body at the start of `bytes`, if the machine knows the device's layout; else undefined. */

@@ -17,6 +17,8 @@ export type MigrationFault =
   | { readonly code: 'MIGRATION_MISMATCH'; readonly what: string; readonly expected: string; readonly found: string }
   /** Not possible in the state that the process is in. */
   | { readonly code: 'MIGRATION_STATE'; readonly state: string }
+  /** The destination has said that initial data is loaded more often than it was sent; `asked` times. */
+  | { readonly code: 'MIGRATION_SWITCHOVER_ACK'; readonly asked: number }
   /** A wait passed its deadline. */
   | { readonly code: 'MIGRATION_DEADLINE'; readonly waitingFor: string; readonly deadlineMs: number }
   | { readonly code: 'MIGRATION_UNSUPPORTED'; readonly feature: string }

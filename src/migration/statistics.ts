@@ -42,6 +42,9 @@ export class Statistics {
   dirtyPagesPerSecond = 0;
   throttlePercentage = 0;
 
+  /** With switchover-ack, once it matters: whether the destination's devices are ready; missed: the switchover has gone on without. */
+  switchoverAck: 'none' | 'awaited' | 'given' | 'missed' = 'none';
+
   transferredBytes = 0;
   precopyBytes = 0;
   downtimeBytes = 0;
@@ -169,6 +172,7 @@ export class Statistics {
     info.ram = this.ram();
     if (this.downtimeMs !== undefined) info.downtime = Math.round(this.downtimeMs);
     else info['expected-downtime'] = Math.round(this.expectedDowntimeMs);
+    if (this.switchoverAck !== 'none') info['x-switchover-ack'] = this.switchoverAck;
     if (this.throttlePercentage > 0) info['cpu-throttle-percentage'] = this.throttlePercentage;
     return info;
   }

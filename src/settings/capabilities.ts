@@ -152,7 +152,7 @@ export const CAPABILITIES = {
   },
   'switchover-ack': {
     since: '8.1',
-    support: { no: NOT_YET },
+    support: 'yes',
     requires: ['return-path'],
     doc: 'Do not stop the guest before the destination says that devices are ready for it.',
   },

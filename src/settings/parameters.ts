@@ -1,5 +1,5 @@
 /**
- * Every MigrationParameter of QEMU 5.2 to 11.1, declared once, in QEMU's order. CLI, QMP (values, schema) and docs
+ * Every MigrationParameter of QEMU 5.2 to 11.1, declared once, in QEMU's order, and vmferry's own behind them. CLI, QMP (values, schema) and docs
  * follow from this table; a test holds it against what real QEMUs report and refuse.
  */
 export type ParameterType =
@@ -341,6 +341,15 @@ export const PARAMETERS = {
     support: 'yes',
     unstable: true,
     doc: "VFIO devices, destination: most bytes of one device's state that wait for it when all devices have work; one buffer of 1 MiB always may. A property of vfio-pci in QEMU, with the same default.",
+  },
+  'x-switchover-ack-timeout': {
+    type: { kind: 'int', min: 0, max: 2_000_000, unit: 'ms' },
+    default: 60_000,
+    since: 'vmferry',
+    support: 'yes',
+    live: true,
+    unstable: true,
+    doc: 'switchover-ack: how long a destination may be silent when nothing else keeps the guest from being stopped. After that the migration fails if the destination is vmferry, and goes on without its word if nobody knows whether it would ever give it.',
   },
 } as const satisfies Readonly<Record<string, ParameterDeclaration>>;
 

@@ -17,6 +17,7 @@ const EVERYWHERE: readonly string[] = [
   'multifd/tcp',
   'multifd/tcp/live',
   'postcopy/preempt/recovery',
+  'switchover-ack',
 ];
 
 export const LINUX_GUESTS: readonly LinuxGuest[] = [

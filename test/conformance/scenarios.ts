@@ -314,6 +314,17 @@ export const SCENARIOS: readonly Scenario[] = [
     ends: 'completed',
     since: '9.0',
   },
+  {
+    id: 'switchover-ack',
+    title:
+      'the source waits for the word that devices are ready; there are none, so that it comes at once or (machine type 11.1) is not due',
+    qemu: '/migration/precopy/tcp/plain/switchover-ack',
+    roles: [...NOT_PORCELAIN, 'migrate'],
+    transport: 'tcp',
+    capabilities: ['return-path', 'switchover-ack'],
+    ends: 'completed',
+    since: '8.1',
+  },
 ];
 
 export interface LeftOut {
@@ -330,7 +341,6 @@ export const LEFT_OUT: readonly LeftOut[] = [
   },
   { qemu: '/migration/postcopy/suspend', why: 'a suspended guest is to come' },
   { qemu: '/migration/*/tls/*', why: 'TLS is to come' },
-  { qemu: '/migration/precopy/tcp/plain/switchover-ack', why: 'comes with device state' },
   { qemu: '/migration/precopy/unix/suspend/*', why: 'a suspended guest is to come with postcopy' },
   { qemu: '/migration/precopy/rdma/*, /migration/cpr/*, /migration/colo/*', why: 'not a part of vmferry' },
   { qemu: '/migration/dirty_ring, /dirty_limit, /migration/vcpu_dirty_limit', why: "need KVM's dirty ring" },

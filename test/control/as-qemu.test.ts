@@ -107,6 +107,7 @@ const KNOWN = [
     ['qatzip', 'qpl', 'uadk'].map((method) => `${command}.multifd-compression=${method}`),
   ),
   // vmferry's own.
+  'query-migrate.x-switchover-ack: not in QEMU',
   'query-migrate.x-waiting-for: not in QEMU',
   ...['migrate-set-parameters', 'query-migrate-parameters'].flatMap((command) =>
     PARAMETER_NAMES.filter((name) => parameterDeclaration(name).since === 'vmferry').map(

@@ -12,6 +12,7 @@ import type {
   RamBlock,
   RunState,
   SavedDevices,
+  SourceIterable,
   SourceMachine,
 } from '../../src/machine/index.ts';
 
@@ -49,7 +50,7 @@ export class ScriptedSource implements SourceMachine {
   readonly machineType: string;
   readonly uuid = undefined;
   readonly targetPageSize = PAGE;
-  readonly iterables = [];
+  readonly iterables: readonly SourceIterable[];
   readonly content: ScriptedRam;
   readonly ram: readonly RamBlock[];
   readonly dirtyLog: DirtyLog;
@@ -57,8 +58,9 @@ export class ScriptedSource implements SourceMachine {
   version = 1;
 
   /** The pages get versions 1, 2, ... `versions`: a new one at each harvest, and the last when the guest is stopped. */
-  constructor(machineType: string, pageCount: number, versions: number) {
+  constructor(machineType: string, pageCount: number, versions: number, iterables: readonly SourceIterable[] = []) {
     this.machineType = machineType;
+    this.iterables = iterables;
     this.content = new ScriptedRam(pageCount);
     this.content.words.fill(1);
     const usedLength = pageCount * PAGE;

@@ -1,7 +1,7 @@
 import { asError, explain, nowMs, StateMachine, unreachable, Writer } from '../../base/index.ts';
 import type { ChannelInfo } from '../../dataplane/index.ts';
 import type { DestinationMachine, IncomingRam } from '../../machine/index.ts';
-import type { SettingsView } from '../../settings/index.ts';
+import { compatProfile, type SettingsView } from '../../settings/index.ts';
 import type { Channel } from '../../transport/index.ts';
 import {
   type Command,
@@ -14,7 +14,7 @@ import { within } from '../deadline.ts';
 import { MigrationError, unsupported } from '../errors.ts';
 import type { MigrationInfo, MigrationStatus } from '../host.ts';
 import { pageCompression } from '../page-compression.ts';
-import { SHUT_NEVER_STARTED } from '../return-path.ts';
+import { PING_HELLO, PONG_VMFERRY, SHUT_NEVER_STARTED } from '../return-path.ts';
 import { NO_CHANNELS } from '../statistics.ts';
 import { INCOMING_ARCS } from '../status.ts';
 import { Arrivals, type SourceListener } from './arrivals.ts';
@@ -22,6 +22,7 @@ import { checkConfiguration } from './check-configuration.ts';
 import { IncomingStream } from './incoming-stream.ts';
 import { LoadTasks } from './load-tasks.ts';
 import { RamChannels } from './ram-channels.ts';
+import { SwitchoverAcks } from './switchover-acks.ts';
 
 /** Time for the source to close after SHUT 0, and for a last SHUT on the failure path to leave, ms. */
 const CLOSING_DEADLINE_MS = 5_000;
@@ -75,6 +76,8 @@ export class IncomingMigration {
   #stream: IncomingStream | undefined;
   /** With multifd, once all have come. */
   #channels: RamChannels | undefined;
+  /** Once the machine type is known. */
+  #acks: SwitchoverAcks | undefined;
   #failure: Error | undefined;
   #committed = false;
   #startMs = nowMs();
@@ -89,7 +92,7 @@ export class IncomingMigration {
       signal: this.#abort.signal,
       configLoad: options.settings.parameter('x-device-config-load'),
       failed: (error) => this.#fail(asError(error)),
-      initialDataLoaded: () => {},
+      initialDataLoaded: (device) => this.#acks?.loaded(device),
     });
     this.#state = new StateMachine<MigrationStatus>('none', INCOMING_ARCS, ({ to }) => options.observer?.status?.(to));
   }
@@ -218,7 +221,9 @@ export class IncomingMigration {
         return;
       case 'configuration':
         checkConfiguration(event.configuration, this.#machine, this.#settings, this.#options.takesAnyMachine);
-        return await this.#machine.configure(event.configuration, this.#tasks);
+        await this.#machine.configure(event.configuration, this.#tasks);
+        this.#acks = this.#switchoverAcks(event.configuration.machineType, stream.channel);
+        return;
       case 'command':
         return await this.#command(event.command, stream);
       case 'ram-blocks': {
@@ -267,11 +272,13 @@ export class IncomingMigration {
     switch (command.name) {
       case 'OPEN_RETURN_PATH':
         stream.sourceListens = true;
+        this.#acks?.returnPathOpened();
         return;
       case 'PING':
         if (!stream.sourceListens) throw unsupported('PING before OPEN_RETURN_PATH');
         // Our sources ask so whether all is loaded that stands before it.
         await this.#tasks.settled();
+        if (command.value === PING_HELLO) await this.#answer(stream.channel, { type: 'PONG', value: PONG_VMFERRY });
         return await this.#answer(stream.channel, { type: 'PONG', value: command.value });
       case 'SWITCHOVER_START':
         for (const { device, state } of this.#channels?.openStates() ?? []) this.#machine.loadBeside?.(device, state);
@@ -289,6 +296,16 @@ export class IncomingMigration {
       default:
         unreachable(command);
     }
+  }
+
+  #switchoverAcks(machineType: string, channel: Channel): SwitchoverAcks {
+    return new SwitchoverAcks({
+      legacy: compatProfile(machineType).switchoverAckLegacy,
+      expected: this.#settings.capability('switchover-ack'),
+      devices: this.#machine.switchoverAckNeeded ?? [],
+      // Whoever cannot be told is gone, which is noticed elsewhere.
+      acknowledge: () => void this.#answer(channel, { type: 'SWITCHOVER_ACK' }).catch(() => {}),
+    });
   }
 
   async #answer(channel: Channel, message: ReturnPathMessage): Promise<void> {

@@ -1,4 +1,4 @@
-import type { LoadEngine, LoadTask } from '../../machine/index.ts';
+import type { LoadEngine, LoadTask, SectionName } from '../../machine/index.ts';
 import type { ParameterValue } from '../../settings/index.ts';
 
 export type ConfigLoad = ParameterValue<'x-device-config-load'>;
@@ -16,7 +16,7 @@ export class LoadTasks implements LoadEngine {
   readonly signal: AbortSignal;
   readonly #configLoad: ConfigLoad;
   readonly #failed: (error: unknown) => void;
-  readonly #initialDataLoaded: () => void;
+  readonly #initialDataLoaded: (section: SectionName) => void;
   /** Those that have not ended. */
   #open = 0;
   #openStates = 0;
@@ -28,7 +28,7 @@ export class LoadTasks implements LoadEngine {
     readonly signal: AbortSignal;
     readonly configLoad: ConfigLoad;
     readonly failed: (error: unknown) => void;
-    readonly initialDataLoaded: () => void;
+    readonly initialDataLoaded: (section: SectionName) => void;
   }) {
     this.signal = options.signal;
     this.#configLoad = options.configLoad;
@@ -55,8 +55,8 @@ export class LoadTasks implements LoadEngine {
     this.#failed(error);
   }
 
-  initialDataLoaded(): void {
-    this.#initialDataLoaded();
+  initialDataLoaded(section: SectionName): void {
+    this.#initialDataLoaded(section);
   }
 
   /** Resolves when no task is left. Throws what the migration failed with. */

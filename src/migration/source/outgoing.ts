@@ -1,7 +1,7 @@
 import { asError, explain, nowMs, StateMachine } from '../../base/index.ts';
 import type { ChannelInfo } from '../../dataplane/index.ts';
 import type { RunState, SourceMachine } from '../../machine/index.ts';
-import { compatProfile, type SettingsView } from '../../settings/index.ts';
+import { type CompatProfile, compatProfile, type SettingsView } from '../../settings/index.ts';
 import type { Address, Channel } from '../../transport/index.ts';
 import { within } from '../deadline.ts';
 import { isNeverStarted, MigrationError, unsupported, wrongState } from '../errors.ts';
@@ -17,6 +17,7 @@ import type { SourceRun } from './run.ts';
 import { setUp } from './setup.ts';
 import { StreamWriter } from './stream-writer.ts';
 import { type Confirmation, handOver, switchOver } from './switchover.ts';
+import { SwitchoverAcks } from './switchover-acks.ts';
 
 export interface OutgoingObserver {
   status?(status: MigrationStatus): void;
@@ -224,6 +225,7 @@ export class OutgoingMigration {
       statistics: this.#statistics,
       links,
       stream: new StreamWriter(machine, links.output, profile),
+      acks: this.#acks(links, profile),
       signal: this.#abort.signal,
       check: () => this.#check(),
       lost: (error) => this.#lost(error),
@@ -246,6 +248,15 @@ export class OutgoingMigration {
         this.#committed = this.#options.inert !== true;
       },
     };
+  }
+
+  #acks({ returnPath }: Links, { switchoverAckLegacy: legacy }: CompatProfile): SwitchoverAcks | undefined {
+    if (returnPath === undefined || !this.#settings.capability('switchover-ack')) return undefined;
+    const { iterables } = this.#machine;
+    const timeoutMs = () => this.#settings.parameter('x-switchover-ack-timeout');
+    const acks = new SwitchoverAcks({ legacy, iterables, timeoutMs });
+    returnPath.switchoverAcked = () => acks.acked();
+    return acks;
   }
 
   async #pause(): Promise<void> {

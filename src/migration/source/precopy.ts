@@ -22,7 +22,15 @@ export class Precopy {
 
   /** Resolves when the guest is to be stopped, with the way to go on. */
   async run(): Promise<'switchover' | 'postcopy'> {
-    const { settings, stream, links } = this.#run;
+    try {
+      return await this.#iterate();
+    } finally {
+      this.#run.waitsFor(undefined);
+    }
+  }
+
+  async #iterate(): Promise<'switchover' | 'postcopy'> {
+    const { settings, stream, links, acks } = this.#run;
     const ram = this.#ram;
     for (;;) {
       if (this.#run.postcopyWanted()) return 'postcopy';
@@ -30,7 +38,8 @@ export class Precopy {
       await stream.beginRam('part');
       await ram.send(nowMs() + PART_MS);
       await stream.endRam();
-      await stream.iterateOthers();
+      const sent = await stream.iterateOthers((iterable) => acks?.mayAnnounce(iterable) === true);
+      if (sent) acks?.progress();
       await links.output.flush();
       this.#run.check();
       if ((await this.#pending(false)) > this.#threshold()) {
@@ -39,8 +48,21 @@ export class Precopy {
       }
       // Little is left of what was known to be dirty: only a look at the log tells how much really is.
       await this.#nextRound();
-      if ((await this.#pending(true)) <= this.#threshold()) return 'switchover';
+      if ((await this.#pending(true)) > this.#threshold()) continue;
+      if (await this.#devicesReady(sent ? 0 : PART_MS)) return 'switchover';
     }
+  }
+
+  /** Whether the destination's devices are ready, or there are none to wait for. */
+  async #devicesReady(waitMs: number): Promise<boolean> {
+    const { acks, machine, statistics, waitsFor } = this.#run;
+    // A guest that stands still already gains nothing by waiting.
+    if (acks === undefined || machine.runState !== 'running') return true;
+    if (acks.state === 'awaited') waitsFor(acks.waitingFor);
+    const given = await acks.given(waitMs);
+    statistics.switchoverAck = acks.state;
+    if (given) waitsFor(undefined);
+    return given;
   }
 
   async #nextRound(): Promise<void> {

@@ -29,6 +29,8 @@ export class ReturnPathReader {
   #resolveAnyPong: () => void = () => {};
   #shutSeen = false;
   #shutExpected = false;
+  /** A device of the destination is ready for the switchover. What it throws ends the return path. */
+  switchoverAcked: () => void = () => {};
   /** Undefined: the destination may not say such things yet. */
   postcopy: PostcopyMessages | undefined;
 
@@ -108,7 +110,7 @@ export class ReturnPathReader {
         this.#takeShut(message.value);
         return;
       case 'SWITCHOVER_ACK':
-        // Nobody asked for one; QEMU ignores a single surplus one too (qemu-wire 7.1).
+        this.switchoverAcked();
         return;
       case 'REQ_PAGES':
         this.#postcopy(message.type).pages(undefined, message.start, message.length);

@@ -4,6 +4,7 @@ import type { MigrationStatus } from '../host.ts';
 import type { Statistics } from '../statistics.ts';
 import type { Links } from './links.ts';
 import type { StreamWriter } from './stream-writer.ts';
+import type { SwitchoverAcks } from './switchover-acks.ts';
 
 /** What the steps of one outgoing migration share. The conductor makes it; whatever ends the migration ends every wait of theirs. */
 export interface SourceRun {
@@ -15,6 +16,8 @@ export interface SourceRun {
   readonly statistics: Statistics;
   readonly links: Links;
   readonly stream: StreamWriter;
+  /** With switchover-ack. */
+  readonly acks: SwitchoverAcks | undefined;
   readonly signal: AbortSignal;
 
   /** Throws if the migration has failed or was cancelled. */

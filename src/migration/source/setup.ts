@@ -1,4 +1,5 @@
 import { nowMs } from '../../base/index.ts';
+import { PING_HELLO, PONG_VMFERRY } from '../return-path.ts';
 import { DirtyPages } from './dirty-pages.ts';
 import { MainPages } from './main-pages.ts';
 import { type MoreChannels, openChannels, openCopies, zeroPagesOf } from './multifd.ts';
@@ -8,7 +9,7 @@ import { RamSaver } from './ram-save.ts';
 import type { SourceRun } from './run.ts';
 import { XbzrleCache } from './xbzrle-cache.ts';
 
-/** QEMU's first PING has this value too. */
+/** The first PING to a destination that need not know who we are; QEMU's has this value too. */
 const PING_SETUP = 1;
 /** A destination that has all of our channels begins to read at once; with another number of channels it never does (qemu-wire 5.1), ms. */
 const CHANNELS_DEADLINE_MS = 20_000;
@@ -19,14 +20,14 @@ export async function setUp(
   more: MoreChannels | undefined,
   failed: (error: Error) => void,
 ): Promise<RamSaver> {
-  const { machine, settings, statistics, links, stream } = run;
-  const answered = links.returnPath?.pong(PING_SETUP);
-  answered?.catch(() => {});
+  const { machine, settings, statistics, links, stream, acks } = run;
+  const ping = machine.iterables.length > 0 ? PING_HELLO : PING_SETUP;
+  const answered = meet(run, ping);
   const ignoreShared = settings.capability('x-ignore-shared');
   await stream.begin({
     ignoreShared,
     uuid: settings.capability('validate-uuid') ? machine.uuid : undefined,
-    ...(answered === undefined ? {} : { ping: PING_SETUP }),
+    ...(answered === undefined ? {} : { ping }),
     postcopy: settings.capability('postcopy-ram'),
   });
   if (more !== undefined && 'dial' in more) {
@@ -40,7 +41,11 @@ export async function setUp(
   const blocks = machine.ram.filter((block) => !(ignoreShared && block.shared));
   const dirty = new DirtyPages(blocks, machine.targetPageSize);
   const sent = more !== undefined && 'copyTo' in more ? undefined : routeOf(run, dirty);
-  await stream.start({ ignoreShared, postcopy: settings.capability('postcopy-ram') });
+  await stream.start({
+    ignoreShared,
+    postcopy: settings.capability('postcopy-ram'),
+    switchoverAck: acks !== undefined,
+  });
   await links.output.flush();
   if (more !== undefined && 'copyTo' in more) links.addChannels(await openCopies(run, more.copyTo, failed));
   const ram = new RamSaver(machine, dirty, sent ?? copied(run, dirty), statistics);
@@ -50,6 +55,25 @@ export async function setUp(
   run.move('active');
   run.passed();
   return ram;
+}
+
+/** Settles with the answer to the first PING; by then it is known who has given it. Undefined without a return path. */
+function meet({ links, acks }: SourceRun, ping: number): Promise<void> | undefined {
+  const { returnPath } = links;
+  if (returnPath === undefined) return undefined;
+  let peer: 'vmferry' | 'other' = 'other';
+  void returnPath.pong(PONG_VMFERRY).then(
+    () => {
+      peer = 'vmferry';
+    },
+    () => {},
+  );
+  const answered = returnPath.pong(ping);
+  answered.then(
+    () => acks?.met(peer),
+    () => {},
+  );
+  return answered;
 }
 
 function routeOf({ machine, settings, profile, statistics, links, stream }: SourceRun, dirty: DirtyPages): PageRoute {

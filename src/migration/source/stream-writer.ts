@@ -105,9 +105,11 @@ export class StreamWriter {
   async start({
     ignoreShared,
     postcopy,
+    switchoverAck,
   }: {
     readonly ignoreShared: boolean;
     readonly postcopy: boolean;
+    readonly switchoverAck: boolean;
   }): Promise<void> {
     const usualPageSize = Math.max(HOST_PAGE_SIZE, this.#machine.targetPageSize);
     for (const section of this.#machine.earlyDevices ?? []) await this.#device(section);
@@ -128,7 +130,7 @@ export class StreamWriter {
       const other = { iterable, id: this.#nextId++ };
       this.#others.push(other);
       this.#begin('start', other.id, iterable);
-      await this.#body(other.id, await iterable.setup({ switchoverAck: false }));
+      await this.#body(other.id, await iterable.setup({ switchoverAck }));
     }
   }
 
@@ -178,13 +180,17 @@ export class StreamWriter {
     return bytes;
   }
 
-  async iterateOthers(): Promise<void> {
+  /** Returns whether there was anything to send. `mayAnnounce`: which of them may say that their initial data is out. */
+  async iterateOthers(mayAnnounce: (iterable: SourceIterable) => boolean = () => false): Promise<boolean> {
+    let sent = false;
     for (const { iterable, id } of this.#others) {
-      const body = await iterable.iterate();
+      const body = await iterable.iterate(mayAnnounce(iterable));
       if (body === undefined) continue;
       this.#begin('part', id);
       await this.#body(id, body);
+      sent = true;
     }
+    return sent;
   }
 
   async completeOthers(): Promise<void> {

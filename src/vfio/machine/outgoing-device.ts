@@ -11,7 +11,7 @@
  * @spec qemu hw/vfio/migration.c
  */
 import { Writer } from '../../base/index.ts';
-import type { DeviceSection, OutgoingState, PendingBytes, SourceIterable } from '../../machine/index.ts';
+import type { DeviceSection, InitialData, OutgoingState, PendingBytes, SourceIterable } from '../../machine/index.ts';
 import { encodeVfioData, encodeVfioTag } from '../../wire/index.ts';
 import { ERRNO, operationFailed } from '../errors.ts';
 import type { GuardedDevice } from './guarded-device.ts';
@@ -47,6 +47,7 @@ export class OutgoingDevice implements SourceIterable {
   /** Between setup and cleanup. */
   #active = false;
   #switchoverAck = false;
+  #hasInitialData = false;
   #initialDataSent = false;
   /** Times that INIT_DATA_SENT was sent. */
   #announced = 0;
@@ -110,9 +111,9 @@ export class OutgoingDevice implements SourceIterable {
     if (this.#active && this.#sentBytes > 0) this.#interrupted = true;
   }
 
-  get initialData(): { readonly announced: number; readonly isDue: boolean } | undefined {
+  get initialData(): InitialData | undefined {
     if (!this.#switchoverAck) return undefined;
-    return { announced: this.#announced, isDue: !this.#initialDataSent };
+    return { own: this.#hasInitialData, announced: this.#announced, isDue: !this.#initialDataSent };
   }
 
   async setup({ switchoverAck }: { readonly switchoverAck: boolean }): Promise<Uint8Array> {
@@ -120,7 +121,8 @@ export class OutgoingDevice implements SourceIterable {
     this.#spans.clear(this.device.name);
     this.#send = undefined;
     this.#firstInitialBytes = undefined;
-    this.#switchoverAck = false;
+    this.#switchoverAck = switchoverAck;
+    this.#hasInitialData = false;
     this.#announced = 0;
     this.#initialDataSent = false;
     this.#beside = false;
@@ -131,7 +133,7 @@ export class OutgoingDevice implements SourceIterable {
     if (states.preCopy && (await this.device.state()) === 'RUNNING') {
       await this.device.setState('PRE_COPY');
       // Who cannot tell when its initial data is out has nothing to announce.
-      this.#switchoverAck = switchoverAck && precopyInfo;
+      this.#hasInitialData = precopyInfo;
       this.#precopy = this.#spans.begin(this.device.name, 'precopy');
     }
     await this.pending(true);
@@ -157,19 +159,18 @@ export class OutgoingDevice implements SourceIterable {
     return { precopy, stopCopy: Math.max(0, this.#stopBytes - precopy) };
   }
 
-  async iterate(): Promise<Uint8Array | undefined> {
-    if (!(await this.#inPrecopy())) return undefined;
+  async iterate(announce: boolean): Promise<Uint8Array | undefined> {
     const block = this.#blocks[0]!;
-    const count = await this.#read(block);
-    if (count === 0 && !this.#initialDataIsOut()) return undefined;
-    const end = new Writer(TAG_BYTES);
-    const announces = this.#switchoverAck && !this.#initialDataSent && this.#initialDataIsOut();
+    const count = (await this.#inPrecopy()) ? await this.#read(block) : 0;
+    const announces = announce && !this.#initialDataSent && this.#initialBytes === 0;
+    if (count === 0 && !announces) return undefined;
     if (announces) {
       this.#initialDataSent = true;
       this.#announced++;
     }
+    const end = new Writer(TAG_BYTES);
     encodeVfioTag(end, announces ? 'DEV_INIT_DATA_SENT' : 'END_OF_STATE');
-    if (count === 0) return announces ? end.bytes() : undefined;
+    if (count === 0) return end.bytes();
     end.bytes().copy(block, HEAD_BYTES + count);
     return block.subarray(0, HEAD_BYTES + count + TAG_BYTES);
   }
@@ -278,10 +279,6 @@ export class OutgoingDevice implements SourceIterable {
   async #inPrecopy(): Promise<boolean> {
     const state = await this.device.state();
     return state === 'PRE_COPY' || state === 'PRE_COPY_P2P';
-  }
-
-  #initialDataIsOut(): boolean {
-    return this.#initialBytes === 0;
   }
 
   async #askPrecopy(): Promise<void> {

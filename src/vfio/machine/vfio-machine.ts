@@ -240,6 +240,11 @@ export class VfioMachine implements DeviceHost {
     return this.#slots.map(({ idstr, instance }) => ({ idstr, instance }));
   }
 
+  get switchoverAckNeeded(): readonly SectionName[] {
+    const prepares = ({ features }: GuardedDevice) => features.states.preCopy && features.precopyInfo;
+    return this.#slots.filter(({ device }) => prepares(device)).map(({ idstr, instance }) => ({ idstr, instance }));
+  }
+
   loadBeside({ idstr, instance }: SectionName, state: IncomingState): void {
     const slot = this.#slots.find((one) => one.idstr === idstr && one.instance === instance);
     slot?.incoming?.loadBeside(state);

@@ -1,5 +1,6 @@
 import { Command } from 'commander';
 import { PACKAGE_VERSION } from '../control/index.ts';
+import { addCheck } from './commands/check.ts';
 import { addDemo } from './commands/demo.ts';
 import { addDeviceMove } from './commands/device-move.ts';
 import { addDeviceServer } from './commands/device-server.ts';
@@ -17,6 +18,7 @@ const COMMANDS = [
   addSave,
   addRestore,
   addMigrate,
+  addCheck,
   addInspect,
   addRun,
   addReceive,

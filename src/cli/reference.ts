@@ -1,6 +1,7 @@
 /** docs/reference/cli.md, from the declarations of the commands. */
 import { type Command, Help } from 'commander';
 import { renderQmpCommands } from '../control/index.ts';
+import { FIT_RULES } from '../migration/index.ts';
 import { buildProgram } from './program.ts';
 import { deviceCommands } from './run/device-commands.ts';
 import { workloadCommands } from './run/workload-commands.ts';
@@ -15,6 +16,8 @@ export function renderCliReference(): string {
       '`downtimeMs`, `ram`, where the guest is (`source`, `destination`), and after a failure `error` with its code.',
     'Exit status: 0 done, 1 failed, 2 usage, 130 interrupted. The first Ctrl-C cancels in order, the second ends at once.',
     ...program.commands.map(section),
+    '## What `check` looks at',
+    FIT_RULES.map(({ name, doc }) => `- \`${name}\`: ${doc}`).join('\n'),
     '## QMP commands of `run`',
     'Beside those of every vmferry process (see qmp.md):',
     renderQmpCommands([...workloadCommands(noMachine), ...deviceCommands(noMachine)]),

@@ -11,6 +11,7 @@ import {
   StreamInput,
   StreamParser,
   type StreamParserOptions,
+  uuidText,
 } from '../wire/index.ts';
 import { damageOf } from './damage.ts';
 import { Ledger } from './ledger.ts';
@@ -245,10 +246,6 @@ function reportConfiguration(configuration: Configuration): ReportedConfiguratio
     capabilities: capabilities ?? [],
     ...(uuid !== undefined && { uuid: uuidText(uuid) }),
   };
-}
-
-function uuidText(uuid: Buffer): string {
-  return uuid.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
 }
 
 function commandDetail({ name, ...payload }: Command): string {

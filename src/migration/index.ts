@@ -5,6 +5,7 @@
 export type { SourceListener } from './destination/arrivals.ts';
 export * from './destination/incoming.ts';
 export * from './errors.ts';
+export * from './fit/index.ts';
 export * from './host.ts';
 export { dialer, requireConnections } from './many-connections.ts';
 export { type Route, routeTo } from './postcopy/source/route.ts';

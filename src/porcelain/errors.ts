@@ -9,6 +9,8 @@ export type PorcelainFault =
   | { readonly code: 'PEER_MACHINE'; readonly peer: string; readonly expected: string; readonly found: string }
   /** The peer says that its migration ended badly; `desc` in its words. */
   | { readonly code: 'PEER_MIGRATION'; readonly peer: string; readonly status: string; readonly desc: string }
+  /** The ends differ in what must agree; each reason names it. Nothing was touched. */
+  | { readonly code: 'ENDS_DIFFER'; readonly reasons: readonly string[] }
   /** What one side says about the end contradicts the other. */
   | { readonly code: 'SIDES_DISAGREE'; readonly source: string; readonly destination: string };
 

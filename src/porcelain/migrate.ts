@@ -1,4 +1,6 @@
+import type { Finding } from '../migration/index.ts';
 import type { Assignments } from '../settings/index.ts';
+import { compare, misfit } from './check.ts';
 import { arrival, listenThere, reachable } from './destination.ts';
 import { type DriveOptions, driveSource, failureOf } from './drive.ts';
 import { PorcelainError, wrongPeerState } from './errors.ts';
@@ -19,11 +21,15 @@ export interface MigrateOptions extends Pick<DriveOptions, 'signal' | 'progress'
   readonly destination: { readonly qmp: string; readonly uri?: string | undefined } | { readonly uri: string };
   /** What must match is set on both sides. Not put back afterwards. */
   readonly settings: Assignments;
+  /** Do not compare the two ends first (`check`); a destination given by its URI never is. */
+  readonly unchecked?: boolean | undefined;
+  /** What the comparison has found that need not stop the migration. */
+  readonly warn?: (finding: Finding) => void;
 }
 
 /**
  * Moves a machine from one process to another, QEMU or vmferry, and says where the guest is at the end. Throws only before the guest is
- * touched: nobody answers, a side is in the wrong state, a setting is unknown there.
+ * touched: nobody answers, a side is in the wrong state, a setting is unknown there, the two do not fit.
  */
 export async function migrate(options: MigrateOptions): Promise<Outcome> {
   const source = await Peer.connect(options.source, options.signal);
@@ -67,6 +73,7 @@ async function move(
   let target = uri;
   if (destination !== undefined) {
     await applySettings(destination, assignmentsFor('destination', settings));
+    if (options.unchecked !== true) await expectFit(source, destination, options);
     await listenThere(destination, uri);
     target = await reachable(destination, uri);
   }
@@ -82,6 +89,14 @@ async function move(
   const error = failureOf(source, driven);
   if (error !== undefined) return settle({ source, destination, wasRunning: running, figures, error });
   return completed(source, destination, figures);
+}
+
+/** Throws ENDS_DIFFER with all reasons. */
+async function expectFit(source: Peer, destination: Peer, { warn }: MigrateOptions): Promise<void> {
+  const findings = await compare(source, destination);
+  for (const finding of findings) if (finding.verdict === 'warn') warn?.(finding);
+  const error = misfit(findings);
+  if (error !== undefined) throw error;
 }
 
 /** Sees to it that the guest is really there: the source's word alone may be no more than "all sent". */

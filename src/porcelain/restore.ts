@@ -3,6 +3,7 @@ import { CheckpointReader, type SourceMachine } from '../machine/index.ts';
 import { type Assignments, Settings } from '../settings/index.ts';
 import { arrival, listenThere, reachable, withReasonOf } from './destination.ts';
 import type { DriveOptions } from './drive.ts';
+import { machineTypeOf } from './end-facts.ts';
 import { PorcelainError } from './errors.ts';
 import { GONE, type Outcome } from './outcome.ts';
 import { hasArrived, Peer } from './peer.ts';
@@ -94,10 +95,8 @@ async function settled(destination: Peer, sent: Outcome): Promise<Outcome> {
 
 /** A QEMU says in its log only that the machine types differ, and ends: better to see it before. Throws PEER_MACHINE. */
 async function expectMachine(destination: Peer, expected: string): Promise<void> {
-  const type = await destination.execute('qom-get', { path: '/machine', property: 'type' }).catch(() => undefined);
-  if (typeof type !== 'string') return;
-  const found = type.replace(/-machine$/, '');
-  if (found === expected) return;
+  const found = await machineTypeOf(destination);
+  if (found === undefined || found === expected) return;
   throw new PorcelainError(
     { code: 'PEER_MACHINE', peer: destination.path, expected, found },
     `${destination.path}: the checkpoint holds a machine of type ${expected}, but this process has ${found}: start it with -machine ${expected}`,

@@ -100,6 +100,30 @@ export interface QmpMemoryBackend {
   readonly size: number;
 }
 
+export interface QmpPciDevice {
+  readonly bus: number;
+  readonly slot: number;
+  readonly function: number;
+  readonly id: { readonly vendor: number; readonly device: number };
+  readonly pci_bridge?: { readonly devices?: readonly QmpPciDevice[] };
+}
+
+/** Of a vmferry process with the embedded machine (x-query-machine). */
+export interface QmpOwnMachine {
+  readonly type: string;
+  readonly uuid?: string;
+  readonly vcpus: number;
+  readonly ram: readonly { readonly name: string; readonly size: number; readonly 'page-size': number }[];
+}
+
+/** Of its devices (x-query-devices). */
+export interface QmpOwnDevice {
+  readonly name: string;
+  readonly section: string;
+  readonly precopy: boolean;
+  readonly p2p: boolean;
+}
+
 type None = undefined;
 type Empty = Record<string, never>;
 
@@ -130,8 +154,17 @@ export interface QmpCommands {
   'query-commands': [None, readonly { readonly name: string }[]];
   'query-qmp-schema': [None, readonly unknown[]];
   'query-memory-size-summary': [None, { readonly 'base-memory': number; readonly 'plugged-memory'?: number }];
-  'query-cpus-fast': [None, readonly { readonly 'cpu-index': number; readonly 'thread-id': number }[]];
+  'query-cpus-fast': [
+    None,
+    readonly { readonly 'cpu-index': number; readonly 'thread-id': number; readonly 'qom-path': string }[],
+  ];
+  'query-kvm': [None, { readonly enabled: boolean; readonly present: boolean }];
+  'query-pci': [None, readonly { readonly devices: readonly QmpPciDevice[] }[]];
+  'x-query-ramblock': [None, { readonly 'human-readable-text': string }];
+  'x-query-machine': [None, QmpOwnMachine];
+  'x-query-devices': [None, readonly QmpOwnDevice[]];
   'query-memdev': [None, readonly QmpMemoryBackend[]];
+  'qom-list': [{ path: string }, readonly { readonly name: string; readonly type: string }[]];
   'qom-get': [{ path: string; property: string }, unknown];
   'qom-set': [{ path: string; property: string; value: unknown }, Empty];
   'object-add': [{ 'qom-type': string; id: string; [property: string]: unknown }, Empty];

@@ -13,10 +13,23 @@ export interface CapabilityDeclaration {
   readonly requires?: readonly string[];
   /** Capabilities that must be off with it. */
   readonly excludes?: readonly string[];
+  /** Which ends it is for; the source alone if absent. */
+  readonly ends?: Ends;
   /** QEMU calls it experimental. */
   readonly unstable?: true;
   readonly doc: string;
 }
+
+/**
+ * Who reads a setting that is not the source's alone (qemu-wire 10.3, 10.4), and what must hold between two ends:
+ *
+ * - `destination`: only the destination reads it.
+ * - `same`: it must be the same at both.
+ * - `implied`: what the source has on, the destination must have on; on at the destination alone it does nothing.
+ * - `offered`: the source decides; the destination may have it on or off.
+ * - `both or none`: it has a value at both or at neither, but each its own.
+ */
+export type Ends = 'destination' | 'same' | 'implied' | 'offered' | 'both or none';
 
 const NOT_YET = 'vmferry does not implement it yet';
 
@@ -29,6 +42,7 @@ export const CAPABILITIES = {
   'rdma-pin-all': {
     since: '2.0',
     support: { no: 'vmferry has no RDMA transport' },
+    ends: 'same',
     doc: 'RDMA: pin all memory at once.',
   },
   'auto-converge': {
@@ -47,6 +61,7 @@ export const CAPABILITIES = {
     removed: '9.1',
     support: { no: 'the compression threads were replaced by multifd compression' },
     excludes: ['xbzrle', 'multifd', 'postcopy-preempt'],
+    ends: 'same',
     doc: 'Compress pages one by one on the main channel, in threads.',
   },
   events: { since: '2.4', support: 'yes', doc: 'Emit MIGRATION and MIGRATION_PASS events.' },
@@ -54,6 +69,7 @@ export const CAPABILITIES = {
     since: '2.6',
     support: 'yes',
     excludes: ['x-ignore-shared'],
+    ends: 'implied',
     doc: 'Let the guest run on the destination before all of its memory is there.',
   },
   'x-colo': {
@@ -61,6 +77,7 @@ export const CAPABILITIES = {
     support: { no: 'vmferry does not do continuous replication (COLO)' },
     requires: ['return-path'],
     unstable: true,
+    ends: 'same',
     doc: 'Never end the migration; keep the destination in step as a stand-by.',
   },
   'release-ram': {
@@ -72,11 +89,13 @@ export const CAPABILITIES = {
     since: '2.11',
     removed: '9.1',
     support: { no: 'vmferry moves memory and device state, not disks' },
+    ends: 'same',
     doc: 'Send the disks with the machine.',
   },
   'return-path': {
     since: '2.10',
     support: 'yes',
+    ends: 'offered',
     doc: 'Precopy: the source completes only when the destination has said that all is loaded.',
   },
   'pause-before-switchover': {
@@ -88,27 +107,32 @@ export const CAPABILITIES = {
     since: '4.0',
     support: 'yes',
     excludes: ['xbzrle'],
+    ends: 'same',
     doc: 'Send memory over several parallel channels.',
   },
   'dirty-bitmaps': {
     since: '2.12',
     support: { no: 'vmferry has no block layer whose bitmaps could move' },
+    ends: 'implied',
     doc: 'Migrate the dirty bitmaps of block nodes.',
   },
   'postcopy-blocktime': {
     since: '3.0',
     support: { no: NOT_YET },
+    ends: 'destination',
     doc: 'Postcopy: measure how long vCPUs wait for pages.',
   },
   'late-block-activate': {
     since: '3.0',
     support: 'yes',
+    ends: 'destination',
     doc: 'Destination: take the disks only when the guest starts. Accepted; vmferry holds no disks, so nothing changes.',
   },
   'x-ignore-shared': {
     since: '4.0',
     support: 'yes',
     unstable: true,
+    ends: 'same',
     doc: 'Leave out memory that both sides share. Must be the same on both sides.',
   },
   'validate-uuid': {
@@ -148,12 +172,14 @@ export const CAPABILITIES = {
     since: '7.1',
     support: 'yes',
     requires: ['postcopy-ram'],
+    ends: 'same',
     doc: 'Postcopy: requested pages travel on a channel of their own.',
   },
   'switchover-ack': {
     since: '8.1',
     support: 'yes',
     requires: ['return-path'],
+    ends: 'same',
     doc: 'Do not stop the guest before the destination says that devices are ready for it.',
   },
   'dirty-limit': {
@@ -166,6 +192,7 @@ export const CAPABILITIES = {
     since: '9.0',
     support: 'yes',
     excludes: ['xbzrle', 'postcopy-ram'],
+    ends: 'same',
     doc: 'Files: every page has its fixed place in the file. Must be the same when loading.',
   },
 } as const satisfies Readonly<Record<string, CapabilityDeclaration>>;

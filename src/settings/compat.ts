@@ -110,6 +110,13 @@ export function compareMachineVersion(machineType: string, version: string): num
   return found.major - major || found.minor - minor;
 }
 
+/** Of two QEMU versions, major.minor. */
+export function isVersionBefore(a: string, b: string): boolean {
+  const [major = 0, minor = 0] = a.split('.').map(Number);
+  const [otherMajor = 0, otherMinor = 0] = b.split('.').map(Number);
+  return (major - otherMajor || minor - otherMinor) < 0;
+}
+
 /** Dialect of a machine type; the newest if the name has no version. `overrides` are set by hand, as -global does. */
 export function compatProfile(machineType: string, overrides: Partial<CompatProfile> = {}): CompatProfile {
   const version = machineVersion(machineType);

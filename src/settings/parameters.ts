@@ -2,6 +2,8 @@
  * Every MigrationParameter of QEMU 5.2 to 11.1, declared once, in QEMU's order, and vmferry's own behind them. CLI, QMP (values, schema) and docs
  * follow from this table; a test holds it against what real QEMUs report and refuse.
  */
+import type { Ends } from './capabilities.ts';
+
 export type ParameterType =
   /** A whole number; `max` of the QAPI type where QEMU has no narrower one. */
   | { readonly kind: 'int'; readonly min: number; readonly max: number; readonly unit?: 'ms' | '%' | 'MB/s' }
@@ -31,6 +33,10 @@ export interface ParameterDeclaration {
   readonly refuses?: Readonly<Record<string, string>>;
   /** A running migration follows changes; other parameters count as they were at its start. */
   readonly live?: true;
+  /** Which ends it is for; the source alone if absent. */
+  readonly ends?: Ends;
+  /** It matters only while one of these capabilities is on. */
+  readonly partOf?: readonly string[];
   /** QEMU calls it experimental. */
   readonly unstable?: true;
   /** Reported by query-migrate-parameters only once set. */
@@ -147,6 +153,7 @@ export const PARAMETERS = {
     default: '',
     since: '2.7',
     support: { no: NO_TLS },
+    ends: 'both or none',
     doc: 'Name of the TLS credentials; empty means clear text.',
   },
   'tls-hostname': {
@@ -161,6 +168,7 @@ export const PARAMETERS = {
     default: '',
     since: '4.0',
     support: { no: NO_TLS },
+    ends: 'destination',
     doc: "Name of the rule that checks a client's certificate.",
   },
   'max-bandwidth': {
@@ -208,6 +216,8 @@ export const PARAMETERS = {
     default: 2,
     since: '4.0',
     support: 'yes',
+    ends: 'same',
+    partOf: ['multifd'],
     doc: 'multifd: number of channels. Must be the same on both sides.',
   },
   'xbzrle-cache-size': {
@@ -244,6 +254,8 @@ export const PARAMETERS = {
       qpl: 'vmferry has no IAA hardware',
       uadk: 'vmferry has no UADK hardware',
     },
+    ends: 'same',
+    partOf: ['multifd'],
     doc: 'multifd: compression of the channels. Must be the same on both sides.',
   },
   'multifd-zlib-level': {
@@ -317,6 +329,8 @@ export const PARAMETERS = {
     since: '11.1',
     support: { no: 'vmferry has no RDMA transport' },
     unstable: true,
+    ends: 'same',
+    partOf: ['rdma-pin-all'],
     doc: 'RDMA: size of a registered chunk.',
   },
   'cpr-exec-command': {
@@ -332,6 +346,7 @@ export const PARAMETERS = {
     since: 'vmferry',
     support: 'yes',
     unstable: true,
+    ends: 'destination',
     doc: "VFIO devices, destination: parallel loads each configuration when its device's state is loaded, those that need the machine lock one at a time; after-iterables waits for the state of all devices (QEMU's x-migration-load-config-after-iter); serial is QEMU's way over one channel: nothing goes on beside the stream.",
   },
   'x-migration-max-queued-buffers-size': {
@@ -340,6 +355,7 @@ export const PARAMETERS = {
     since: 'vmferry',
     support: 'yes',
     unstable: true,
+    ends: 'destination',
     doc: "VFIO devices, destination: most bytes of one device's state that wait for it when all devices have work; one buffer of 1 MiB always may. A property of vfio-pci in QEMU, with the same default.",
   },
   'x-switchover-ack-timeout': {

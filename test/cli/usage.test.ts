@@ -5,7 +5,7 @@ import { buildProgram } from '../../src/cli/program.ts';
 import { Spawned } from './spawned.ts';
 
 const COMMANDS = [
-  ...['demo', 'save', 'restore', 'migrate', 'inspect', 'run', 'receive', 'send'],
+  ...['demo', 'save', 'restore', 'migrate', 'check', 'inspect', 'run', 'receive', 'send'],
   ...['device-server', 'device-move'],
 ];
 
@@ -54,6 +54,7 @@ const WRONG: readonly (readonly string[])[] = [
   ['receive', 'tcp:nowhere', '--to', 'x'],
   ['send', 'file'],
   ['migrate', 'a.sock'],
+  ['check', 'a.sock'],
   ['migrate', 'a.sock', 'tcp:127.0.0.1:1', '--uri', 'tcp:127.0.0.1:0'],
   ['save', 'a.sock'],
   ['restore', 'file'],

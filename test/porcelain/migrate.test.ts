@@ -167,11 +167,13 @@ test('what was to be done about it fails: the message says that, and what state 
 test('the source dies: completed if the guest has arrived, else lost', async (t) => {
   for (const arrived of [true, false]) {
     const { source, destination } = await pair(t);
-    source.on['query-migrate'] = () => {
-      source.die();
-      if (arrived) destination.status = 'running';
-      else destination.migration = { status: 'failed' };
-      return { status: 'active' };
+    source.on['migrate'] = () => {
+      source.on['query-migrate'] = () => {
+        source.die();
+        if (arrived) destination.status = 'running';
+        else destination.migration = { status: 'failed' };
+        return { status: 'active' };
+      };
     };
     const outcome = await move(source, destination);
     assert.equal(outcome.source, 'gone');

@@ -7,6 +7,7 @@ import { perform } from '../perform.ts';
 interface MigrateFlags {
   readonly uri?: string;
   readonly set?: Assignments;
+  readonly check: boolean;
   readonly json?: boolean;
 }
 
@@ -25,6 +26,7 @@ export function addMigrate(program: Command): void {
     .argument('<destination>', 'QMP socket of a process in -incoming defer, or a migration URI')
     .addOption(listenOption('where the destination shall listen'))
     .addOption(setOption('migration capability or parameter; what must match is set on both sides'))
+    .option('--no-check', 'do not compare the two ends first (see vmferry check)')
     .addOption(jsonOption())
     .action((source: string, destination: string, flags: MigrateFlags) => {
       if (!URI.test(destination)) return run(source, { qmp: destination, uri: flags.uri }, flags);
@@ -49,6 +51,8 @@ function run(
       source,
       destination,
       settings: settingsOf(flags.set),
+      unchecked: !flags.check,
+      warn: ({ rule, reason }) => reporter.event('warning', { rule, reason }, `warning: ${rule}: ${reason}`),
       signal,
       progress: (progress) => reporter.progress(progress),
     }),

@@ -8,6 +8,7 @@ import {
   empty,
   int,
   number,
+  optional,
   refuse,
   required,
   str,
@@ -15,6 +16,7 @@ import {
 } from '../../control/index.ts';
 import type { Verdict, WorkloadMachine } from '../../machine/index.ts';
 import type { DeviceEvidence, DevicesInMachine } from '../../vfio/index.ts';
+import { uuidText } from '../../wire/index.ts';
 
 export interface RunningMachine {
   readonly workload: WorkloadMachine;
@@ -23,7 +25,41 @@ export interface RunningMachine {
 
 /** `machine` is asked for when a command runs. */
 export function workloadCommands(machine: () => RunningMachine): Command[] {
-  return [statusCommand(() => machine().workload), verifyCommand(machine)];
+  return [machineCommand(() => machine().workload), statusCommand(() => machine().workload), verifyCommand(machine)];
+}
+
+const MACHINE = struct('XMachine', {
+  type: required(str, 'Machine type, as streams name it.'),
+  uuid: optional(str, 'Absent if it has none.'),
+  vcpus: required(int, 'Number of vCPUs.'),
+  ram: required(
+    arrayOf(
+      struct('XRamBlock', {
+        name: required(str, 'Name of the block.'),
+        size: required(int, 'Bytes.'),
+        'page-size': required(int, 'Bytes of a page.'),
+      }),
+    ),
+    'Its memory.',
+  ),
+});
+
+function machineCommand(machineOf: () => WorkloadMachine): Command {
+  return defineCommand({
+    name: 'x-query-machine',
+    doc: 'What the other end of a migration must have too.',
+    arguments: empty,
+    returns: MACHINE,
+    run: () => {
+      const { machineType, uuid, vcpuCount, ram } = machineOf();
+      return {
+        type: machineType,
+        ...(uuid === undefined ? {} : { uuid: uuidText(uuid) }),
+        vcpus: vcpuCount,
+        ram: ram.map(({ idstr, usedLength, pageSize }) => ({ name: idstr, size: usedLength, 'page-size': pageSize })),
+      };
+    },
+  });
 }
 
 const STATUS = struct('XWorkloadStatus', {

@@ -6,7 +6,13 @@
 import { closeSync } from 'node:fs';
 import { Reader } from '../../base/index.ts';
 import type { Channel, Connection, Listener } from '../../transport/index.ts';
-import { decodeMultifdInitial, MULTIFD_INITIAL_BYTES, MULTIFD_MAGIC, STREAM_MAGIC } from '../../wire/index.ts';
+import {
+  decodeMultifdInitial,
+  MULTIFD_INITIAL_BYTES,
+  MULTIFD_MAGIC,
+  STREAM_MAGIC,
+  uuidText,
+} from '../../wire/index.ts';
 import { MigrationError, mismatch } from '../errors.ts';
 
 /** Where a source is awaited. The migration closes it when nobody else can come. */
@@ -134,11 +140,7 @@ export class Arrivals {
     const { uuid, channel } = decodeMultifdInitial(reader, this.#options.channels);
     this.#uuid ??= uuid;
     if (Buffer.compare(this.#uuid, uuid) !== 0) {
-      throw mismatch(
-        `uuid of multifd ${channel}`,
-        Buffer.from(this.#uuid).toString('hex'),
-        Buffer.from(uuid).toString('hex'),
-      );
+      throw mismatch(`uuid of multifd ${channel}`, uuidText(this.#uuid), uuidText(uuid));
     }
     if (this.#channels.has(channel)) throw mismatch(`multifd ${channel}`, 'one channel of that id', 'a second one');
     this.#channels.set(channel, connection);

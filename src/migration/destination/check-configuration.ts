@@ -1,6 +1,6 @@
 import type { DestinationMachine } from '../../machine/index.ts';
 import type { SettingsView } from '../../settings/index.ts';
-import type { Configuration } from '../../wire/index.ts';
+import { type Configuration, uuidText } from '../../wire/index.ts';
 import { mismatch } from '../errors.ts';
 
 /**
@@ -27,6 +27,6 @@ export function checkConfiguration(
   }
   const { uuid } = machine;
   if (configuration.uuid !== undefined && uuid !== undefined && !configuration.uuid.equals(uuid)) {
-    throw mismatch('uuid', Buffer.from(uuid).toString('hex'), configuration.uuid.toString('hex'));
+    throw mismatch('uuid', uuidText(uuid), uuidText(configuration.uuid));
   }
 }

@@ -110,3 +110,10 @@ function decodeCapabilities(reader: Reader, path: string): string[] {
   }
   return names;
 }
+
+/** 16 bytes as people write them: 01234567-89ab-cdef-0123-456789abcdef. */
+export function uuidText(uuid: Uint8Array): string {
+  return Buffer.from(uuid)
+    .toString('hex')
+    .replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-');
+}

@@ -1,0 +1,63 @@
+/**
+ * What can be known of one end of a migration before it begins. How it was asked for - over QMP, by the handshake, from a file - is not
+ * told; what could not be asked for is absent, and then nothing is concluded from it.
+ */
+export interface EndFacts {
+  readonly program?: ProgramFacts;
+  /** RunState of its guest; `inmigrate`: it waits for one. */
+  readonly runState?: string;
+  /** MigrationStatus; `none` if there never was a migration. */
+  readonly migration?: string;
+  /** What forbids a migration, in its own words. */
+  readonly blocked?: readonly string[];
+  /** With its version, as in the stream: pc-q35-10.0. */
+  readonly machineType?: string;
+  /** Text form; absent also if the machine has none. */
+  readonly uuid?: string;
+  /** Those it knows, and whether they are on. */
+  readonly capabilities?: Readonly<Record<string, boolean>>;
+  /** Those it knows. */
+  readonly parameters?: Readonly<Record<string, unknown>>;
+  readonly ram?: readonly BlockFacts[];
+  readonly cpus?: CpuFacts;
+  /** Number of plugged devices by type: virtio-net-pci ... */
+  readonly devices?: Readonly<Record<string, number>>;
+  /** Functions by address (`00:04.0`), with vendor and device id (`1af4:1005`). */
+  readonly pci?: Readonly<Record<string, string>>;
+  readonly vfio?: readonly VfioFacts[];
+}
+
+export interface ProgramFacts {
+  /** `QEMU 10.0.2`, `vmferry 0.1.0`. */
+  readonly name: string;
+  /** The QEMU version whose protocol it speaks, major.minor. */
+  readonly version: string;
+}
+
+export interface BlockFacts {
+  readonly name: string;
+  /** Bytes in use: what the stream announces. */
+  readonly used: number;
+  /** Bytes it can grow to. */
+  readonly max: number;
+  /** Bytes of a host page. */
+  readonly pageSize: number;
+}
+
+export interface CpuFacts {
+  readonly count: number;
+  /** QOM type of the first. */
+  readonly model?: string;
+  /** What runs them: kvm, tcg. */
+  readonly accelerator?: string;
+}
+
+/** A device whose state goes by the VFIO protocol. */
+export interface VfioFacts {
+  readonly name: string;
+  /** Of its section in the stream. */
+  readonly section: string;
+  /** Part of its state is read while it runs. */
+  readonly precopy: boolean;
+  readonly p2p: boolean;
+}

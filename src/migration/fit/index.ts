@@ -1,0 +1,16 @@
+/** fit: whether two ends can migrate - facts of both, a table of rules, findings. Pure: who asks the ends, and how, is not known here. */
+import { DEVICE_RULES } from './device-rules.ts';
+import type { EndFacts } from './facts.ts';
+import { MACHINE_RULES } from './machine-rules.ts';
+import type { Finding, Rule } from './rule.ts';
+import { SETTING_RULES } from './setting-rules.ts';
+
+export * from './facts.ts';
+export type { Finding, Judgement, Rule } from './rule.ts';
+
+export const FIT_RULES: readonly Rule[] = [...MACHINE_RULES, ...SETTING_RULES, ...DEVICE_RULES];
+
+/** What all rules say, in their order. */
+export function compareEnds(source: EndFacts, destination: EndFacts): readonly Finding[] {
+  return FIT_RULES.flatMap(({ name, judge }) => judge(source, destination).map((found) => ({ rule: name, ...found })));
+}

@@ -1,0 +1,96 @@
+import { unreachable } from '../../base/index.ts';
+import {
+  CAPABILITY_NAMES,
+  capabilityDeclaration,
+  isVersionBefore,
+  PARAMETER_NAMES,
+  type ParameterName,
+  parameterDeclaration,
+} from '../../settings/index.ts';
+import type { EndFacts } from './facts.ts';
+import { about, fail, type Judgement, pass, programOf, type Rule, warn } from './rule.ts';
+
+const capabilities: Rule = {
+  name: 'capabilities',
+  doc: 'Capabilities that both ends must agree on are the same.',
+  judge: about(
+    (facts) => facts.capabilities,
+    (source, _, ends) => {
+      const on = CAPABILITY_NAMES.filter((name) => source[name] === true);
+      return orPass(
+        CAPABILITY_NAMES.flatMap((name) => judgeCapability(name, ends.source, ends.destination) ?? []),
+        on.length === 0 ? 'none is on at the source' : `at the source: ${on.join(', ')}`,
+      );
+    },
+  ),
+};
+
+function judgeCapability(
+  name: (typeof CAPABILITY_NAMES)[number],
+  source: EndFacts,
+  destination: EndFacts,
+): Judgement | undefined {
+  const { ends } = capabilityDeclaration(name);
+  const [here, there] = [source.capabilities?.[name] === true, destination.capabilities?.[name]];
+  if (here === (there === true)) return undefined;
+  switch (ends) {
+    case 'same':
+    case 'implied':
+      if (here && there === undefined)
+        return fail(`${name} is on at the source, and ${programOf(destination, 'the destination')} does not know it`);
+      if (here) return fail(`${name} is on at the source only`);
+      return ends === 'same' ? onlyThere(name, destination) : undefined;
+    case 'offered':
+    case 'destination':
+    case 'both or none':
+    case undefined:
+      return undefined;
+    default:
+      return unreachable(ends);
+  }
+}
+
+/** A preempt channel that never comes: before 8.0 it was awaited with the main channel, later not at all in a precopy. */
+function onlyThere(name: string, { program }: EndFacts): Judgement {
+  const reason = `${name} is on at the destination only`;
+  const harmless = name === 'postcopy-preempt' && program !== undefined && !isVersionBefore(program.version, '8.0');
+  return harmless ? warn(`${reason}: it will not be used`) : fail(reason);
+}
+
+const parameters: Rule = {
+  name: 'parameters',
+  doc: 'Parameters that both ends must agree on are the same, as far as the capability they belong to is on.',
+  judge: about(
+    (facts) => facts.parameters,
+    (source, destination, ends) =>
+      orPass(
+        PARAMETER_NAMES.filter((name) => matters(name, ends.source)).flatMap(
+          (name) => judgeParameter(name, source[name], destination[name]) ?? [],
+        ),
+        'those that must agree do',
+      ),
+  ),
+};
+
+function matters(name: ParameterName, { capabilities = {} }: EndFacts): boolean {
+  const { partOf } = parameterDeclaration(name);
+  return partOf === undefined || partOf.some((capability) => capabilities[capability] === true);
+}
+
+function judgeParameter(name: ParameterName, source: unknown, destination: unknown): Judgement | undefined {
+  const { ends, default: initial } = parameterDeclaration(name);
+  // An end that does not know it does what its default says.
+  const [here, there] = [source ?? initial, destination ?? initial];
+  const difference = `${name} is ${text(here)} at the source, ${text(there)} at the destination`;
+  if (ends === 'same') return here === there ? undefined : fail(difference);
+  if (ends === 'both or none') return (here === '') === (there === '') ? undefined : fail(difference);
+  return undefined;
+}
+
+const text = (value: unknown) => (value === '' ? 'not set' : String(value));
+
+function orPass(found: readonly Judgement[], otherwise: string): readonly Judgement[] {
+  return found.length > 0 ? found : [pass(otherwise)];
+}
+
+export const SETTING_RULES: readonly Rule[] = [capabilities, parameters];

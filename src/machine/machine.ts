@@ -247,8 +247,11 @@ export interface DestinationMachine {
   describe(description: string): Promise<void>;
   /** Everything has arrived: make it last (checkpoint: synced and renamed; memory: adopt). After this the machine may start. */
   commit(): Promise<void>;
-  /** Run as the source's global state says (running or paused). Only after commit. Machines that do not run return at once. */
+  /**
+   * Run as the source's global state says (running or paused). Only after commit. Machines that do not run return at once. If it throws, the guest has
+   * not run here: `discard` follows, and the source has it back.
+   */
   start(): Promise<void>;
-  /** The migration failed: drop all that came. Nothing that looks whole stays behind. Never throws. */
+  /** The migration failed: drop all that came, and be quiet. Nothing that looks whole stays behind. Never throws. */
   discard(): Promise<void>;
 }

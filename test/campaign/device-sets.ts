@@ -6,7 +6,7 @@ import type { VfSide } from '../support/vf-machines.ts';
 const KIB = 1024;
 const RAM = 2 * 1024 * KIB;
 
-const TINY: Partial<VfParameters> = {
+export const TINY: Partial<VfParameters> = {
   'state-size': 768 * KIB,
   'initial-size': 512 * KIB,
   'working-set': 128 * KIB,

@@ -7,6 +7,7 @@ import { parseArgs } from 'node:util';
 import { type Campaign, renderReport, runCampaign } from './campaign.ts';
 import { crowd } from './crowd.ts';
 import { deviceCuts } from './device-cuts.ts';
+import { deviceFaults, FAULT_CASES } from './device-faults.ts';
 import { embeddedCuts } from './embedded-cuts.ts';
 import { kills } from './kills.ts';
 import { multifdCuts } from './multifd-cuts.ts';
@@ -24,6 +25,7 @@ const CAMPAIGNS: Readonly<Record<string, Entry>> = {
   cuts: { campaign: embeddedCuts as Campaign<never>, count: 200 },
   'cuts-multifd': { campaign: multifdCuts as Campaign<never>, count: 200 },
   'cuts-devices': { campaign: deviceCuts as Campaign<never>, count: 200 },
+  'faults-devices': { campaign: deviceFaults as Campaign<never>, count: FAULT_CASES.length },
   'cuts-qemu': { campaign: qemuCuts() as Campaign<never>, count: 200 },
   'cuts-restore': { campaign: restoreCuts() as Campaign<never>, count: 60 },
   kills: { campaign: kills() as Campaign<never>, count: 100 },

@@ -195,6 +195,23 @@ export function deviceContract(suite: DeviceSuite): void {
     await subject.verify();
   });
 
+  check('calls that overlap are served in the order in which they were made', async ({ device }) => {
+    const stopping = device.setState('STOP_COPY');
+    const parts = [Buffer.alloc(1000), Buffer.alloc(3000)].map((into) => ({ into, read: device.read(into) }));
+    const left = device.setState('STOP');
+    const after = refusal(device.read(Buffer.alloc(8)));
+    await stopping;
+    for (const { into, read } of parts) assert.equal(await read, into.length);
+    await left;
+    assert.equal((await after).errno, ERRNO.EINVAL);
+    await device.setState('STOP_COPY');
+    const stream = await readAll(device);
+    assert.ok(stream.subarray(0, 4000).equals(Buffer.concat(parts.map(({ into }) => into))));
+    const writing = [device.reset(), device.setState('RESUMING'), device.write(Buffer.from(stream))];
+    await device.setState('STOP');
+    await Promise.all(writing);
+  });
+
   check('after close every call fails, also those under way', async ({ device }) => {
     const underWay = device.setState('STOP');
     await device.close();

@@ -110,6 +110,8 @@ test('options and faults that cannot be are refused by name', () => {
     'nowhere:fail',
     'read data:fail,errno=EFOO',
     'read data:fail,x=1',
+    'write data:short',
+    'arc STOP>RUNNING:corrupt',
   ]) {
     refused(() => vfOptions({ faults: [fault] }), 'fault');
   }
@@ -286,6 +288,32 @@ test('every operation fails as it is told to, once, and the device is what it wa
     const { vf, clock } = device(vfOptions({ 'state-size': 64 * 1024, faults: [`${point}:slow,ms=500`] }));
     await wholeLife(vf);
     assert.ok(clock.now() >= 500, point);
+  }
+});
+
+test('reads that are short do no harm; lost and wrong data are found where loading ends', async () => {
+  const options = (faults: readonly string[]) => vfOptions({ ...SMALL, 'state-size': 64 * 1024, faults });
+  for (const kind of ['short', 'lose', 'corrupt'] as const) {
+    // In the midst of a page nothing is checked: wrong data are found where a record should begin.
+    for (const after of kind === 'corrupt' ? [0] : [0, 3]) {
+      const { vf } = device(options([`read data:${kind},after=${after}`]));
+      await vf.setState('STOP_COPY');
+      const stream = await readAll(vf, 10_000);
+      const there = device(options([])).vf;
+      await there.setState('RESUMING');
+      const arrived = there.write(stream).then(() => there.setState('STOP'));
+      assert.equal((await vf.evidence()).faults, 1, `${kind} after ${after}`);
+      if (kind === 'short') {
+        await arrived;
+        assert.equal((await there.evidence()).state.pagesBad, 0);
+      } else {
+        const { errno } = await refusal(arrived);
+        assert.equal(errno, ERRNO.EINVAL, `${kind} after ${after}`);
+        await there.reset();
+      }
+      await vf.setState('STOP');
+      assert.equal((await vf.evidence()).state.pagesBad, 0, 'what the source has is as it was');
+    }
   }
 });
 

@@ -80,6 +80,7 @@ export class IncomingMigration {
   #acks: SwitchoverAcks | undefined;
   #failure: Error | undefined;
   #committed = false;
+  #started = false;
   #startMs = nowMs();
   #endMs: number | undefined;
   #totalBytes = 0;
@@ -155,6 +156,7 @@ export class IncomingMigration {
       await this.#machine.commit();
       this.#committed = true;
       await this.#machine.start();
+      this.#started = true;
       this.#options.observer?.started?.();
     } catch (thrown) {
       this.#fail(asError(thrown));
@@ -337,11 +339,13 @@ export class IncomingMigration {
   async #giveUp(): Promise<IncomingResult> {
     const error = this.#failure!;
     this.#endMs = nowMs();
-    // First the word, so that the source knows why its channels end.
+    // A machine that was told to start and did not may have devices that run: they end before the guest is given back.
+    if (this.#committed && !this.#started) await this.#machine.discard();
+    // Early, so that the source knows why its channels end.
     if (this.#stream?.sourceListens) {
       const answered = this.#answer(this.#stream.channel, {
         type: 'SHUT',
-        value: this.#committed ? 1 : SHUT_NEVER_STARTED,
+        value: this.#started ? 1 : SHUT_NEVER_STARTED,
       });
       await within(answered, CLOSING_DEADLINE_MS, 'SHUT to leave').catch(() => {});
     }

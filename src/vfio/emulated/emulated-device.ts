@@ -18,7 +18,7 @@ import { type DeviceOperation, deviceGone, ERRNO, operationFailed } from '../err
 import { type Arc, type DeviceState, sessionOf } from '../states.ts';
 import { ArcFailure, type ArcWork, DeviceTransitions, type UndoArc } from '../transitions.ts';
 import { DmaLog, DmaLogError, type DmaPort, DmaProgram, NO_DMA, SharedDma, type SharedWindow } from './dma.ts';
-import { arcPoint, type Fault, type FaultPoint, Faults } from './faults.ts';
+import { arcPoint, type Fault, type FaultPoint, Faults, readWith } from './faults.ts';
 import { BadStream, Loader } from './loader.ts';
 import { featuresOf, initialBytesOf, VF_PAGE_BYTES, type VfOptions } from './options.ts';
 import { type DeviceClock, Pace, realClock, Throughput } from './pace.ts';
@@ -68,6 +68,8 @@ export interface DeviceEvidence {
   readonly peerReceived: number;
   /** Writes of its peer that came when the device was stopped: its peer was not quiet. */
   readonly peerLate: number;
+  /** Injected faults that have struck. */
+  readonly faults: number;
 }
 
 export class EmulatedDevice implements VfioDevice, DeviceConfig {
@@ -163,9 +165,11 @@ export class EmulatedDevice implements VfioDevice, DeviceConfig {
   }
 
   read(into: Buffer): Promise<ReadResult> {
-    return this.#serve('read data', 'read data', async () => {
+    return this.#serve('read data', undefined, async () => {
+      const fault = this.#faults.pass('read data');
+      await this.#meet('read data', fault);
       const saver = this.#saver ?? this.#refuse('read data', 'no saving session is open');
-      const count = saver.read(into);
+      const count = readWith(fault, into, (bytes) => saver.read(bytes));
       if (count > 0) {
         await this.#saving.spend(count);
         return count;
@@ -298,6 +302,7 @@ export class EmulatedDevice implements VfioDevice, DeviceConfig {
       peerSent: this.peer.sent,
       peerReceived: this.peer.received,
       peerLate: this.peer.late,
+      faults: this.#faults.struck,
     }));
   }
 
@@ -459,6 +464,9 @@ export class EmulatedDevice implements VfioDevice, DeviceConfig {
   async #meet(operation: DeviceOperation, fault: Fault | undefined): Promise<void> {
     switch (fault?.kind) {
       case undefined:
+      case 'short':
+      case 'lose':
+      case 'corrupt':
         return;
       case 'slow':
         return await this.#clock.sleep(this.#clock.now() + fault.ms);

@@ -24,8 +24,9 @@ import { BAR_BYTES } from './stream-format.ts';
 const OPEN_MS = 30_000;
 const FILL_BYTES_PER_MS_MIN = 50_000;
 
-/** Bytes that are not in shared memory go through this much of it. */
+/** Bytes that are not in shared memory are read through this much of it at once. */
 const BOUNCE_BYTES = 1024 * 1024;
+const BOUNCES_KEPT = 2;
 
 interface Call {
   readonly operation: DeviceOperation;
@@ -51,9 +52,8 @@ export class EmulatedVf implements VfioDevice, DeviceConfig, DeviceFunction {
   #threadId = 0;
   #gone: Error | undefined;
   #space: DmaSpace | undefined;
-  /** Its bounce buffer is one's at a time. */
-  #bounce: Buffer | undefined;
-  #bouncing: Promise<unknown> = Promise.resolve();
+  /** Shared memory for bytes that are not in any: what nobody uses now. */
+  readonly #bounces: Buffer[] = [];
 
   private constructor(start: DeviceStart) {
     const { name, options } = start;
@@ -118,10 +118,9 @@ export class EmulatedVf implements VfioDevice, DeviceConfig, DeviceFunction {
   read(into: Buffer): Promise<ReadResult> {
     const shared = sharedBytes(into);
     if (shared !== undefined) return this.#call('read data', 'read', shared);
-    return this.#throughBounce(async (bounce) => {
-      const part = bounce.subarray(0, into.length);
-      const result = await this.#call('read data', 'read', sharedBytes(part)!);
-      if (typeof result === 'number') part.copy(into, 0, 0, result);
+    return this.#throughBounce(Math.min(into.length, BOUNCE_BYTES), async (bounce) => {
+      const result = await this.#call('read data', 'read', sharedBytes(bounce)!);
+      if (typeof result === 'number') bounce.copy(into, 0, 0, result);
       return result;
     });
   }
@@ -129,11 +128,9 @@ export class EmulatedVf implements VfioDevice, DeviceConfig, DeviceFunction {
   async write(bytes: Buffer): Promise<void> {
     const shared = sharedBytes(bytes);
     if (shared !== undefined) return await this.#call('write data', 'write', shared);
-    await this.#throughBounce(async (bounce) => {
-      for (let at = 0; at < bytes.length; at += bounce.length) {
-        const part = bounce.subarray(0, bytes.copy(bounce, 0, at));
-        await this.#call('write data', 'write', sharedBytes(part)!);
-      }
+    await this.#throughBounce(bytes.length, (bounce) => {
+      bytes.copy(bounce);
+      return this.#call('write data', 'write', sharedBytes(bounce)!);
     });
   }
 
@@ -259,12 +256,17 @@ export class EmulatedVf implements VfioDevice, DeviceConfig, DeviceFunction {
       this.#post({ kind: 'dma-done', ok: done.every(({ status }) => status === 'fulfilled') });
   }
 
-  #throughBounce<T>(use: (bounce: Buffer) => Promise<T>): Promise<T> {
-    this.#bounce ??= Buffer.from(new SharedArrayBuffer(BOUNCE_BYTES));
-    const bounce = this.#bounce;
-    const used = this.#bouncing.then(() => use(bounce));
-    this.#bouncing = used.catch(() => {});
-    return used;
+  /** `use` is called at once: the order of the calls is that of the device. */
+  async #throughBounce<T>(length: number, use: (bounce: Buffer) => Promise<T>): Promise<T> {
+    const free = this.#bounces.findIndex((bounce) => bounce.length >= length);
+    const bounce =
+      this.#bounces.splice(free, free < 0 ? 0 : 1)[0] ??
+      Buffer.from(new SharedArrayBuffer(Math.max(length, BOUNCE_BYTES)));
+    try {
+      return await use(bounce.subarray(0, length));
+    } finally {
+      if (this.#bounces.length < BOUNCES_KEPT) this.#bounces.push(bounce);
+    }
   }
 
   #lost(cause: Error | undefined): void {

@@ -51,8 +51,18 @@ export const FAULT_KINDS = [
   'die',
   /** It takes `ms` longer than it should. */
   'slow',
+  /** Of `read data`: one byte, though there are more. No failure: borders carry no meaning. */
+  'short',
+  /** Of `read data`: what should have been read is lost, and the device says that there is nothing. */
+  'lose',
+  /** Of `read data`: the bytes are not those of its state. Whoever loads them finds out at the next record that should begin there. */
+  'corrupt',
 ] as const;
 export type FaultKind = (typeof FAULT_KINDS)[number];
+
+/** What only reading can do wrong. */
+const OF_DATA: readonly FaultKind[] = ['short', 'lose', 'corrupt'];
+const CORRUPT_BYTE = 0xa5;
 
 export interface Fault {
   readonly point: FaultPoint;
@@ -70,7 +80,7 @@ export function faultOf(text: string): Fault {
   const [head = '', ...options] = text.split(',');
   const colon = head.lastIndexOf(':');
   const point = FAULT_POINTS.find((name) => name === head.slice(0, colon));
-  const kind = FAULT_KINDS.find((name) => name === head.slice(colon + 1));
+  const kind: FaultKind | undefined = FAULT_KINDS.find((name) => name === head.slice(colon + 1));
   const values = new Map(
     options.map((option) => [option.slice(0, option.indexOf('=')), option.slice(option.indexOf('=') + 1)]),
   );
@@ -79,7 +89,8 @@ export function faultOf(text: string): Fault {
   const after = number('after', 0);
   const ms = number('ms', 1000);
   const known = [...values.keys()].every((name) => ['errno', 'after', 'ms'].includes(name));
-  if (point === undefined || kind === undefined || errno === undefined || !known || !(after >= 0) || !(ms >= 0)) {
+  const fits = kind !== undefined && (point === 'read data' || !OF_DATA.includes(kind));
+  if (point === undefined || !fits || errno === undefined || !known || !(after >= 0) || !(ms >= 0)) {
     const fault = { code: 'VFIO_OPTION', device: '', errno: ERRNO.EINVAL, option: 'fault', found: text } as const;
     throw vfioError(
       fault,
@@ -93,6 +104,8 @@ export function faultOf(text: string): Fault {
 export class Faults {
   readonly #faults: readonly Fault[];
   readonly #passed = new Map<FaultPoint, number>();
+  /** How many have struck. */
+  struck = 0;
 
   constructor(faults: readonly Fault[]) {
     this.#faults = faults;
@@ -102,6 +115,15 @@ export class Faults {
   pass(point: FaultPoint): Fault | undefined {
     const passed = this.#passed.get(point) ?? 0;
     this.#passed.set(point, passed + 1);
-    return this.#faults.find((fault) => fault.point === point && fault.after === passed);
+    const fault = this.#faults.find((fault) => fault.point === point && fault.after === passed);
+    if (fault !== undefined) this.struck++;
+    return fault;
   }
+}
+
+/** What a read gives: `read` puts bytes into the buffer and returns how many. */
+export function readWith(fault: Fault | undefined, into: Buffer, read: (into: Buffer) => number): number {
+  const count = read(fault?.kind === 'short' ? into.subarray(0, 1) : into);
+  if (fault?.kind === 'corrupt') into.fill(CORRUPT_BYTE, 0, count);
+  return fault?.kind === 'lose' ? 0 : count;
 }

@@ -12,7 +12,7 @@ import type {
   TransitionOptions,
   VfioDevice,
 } from '../device.ts';
-import { type DeviceOperation, ERRNO, vfioError } from '../errors.ts';
+import { type DeviceOperation, deviceGone, ERRNO, isVfioError, vfioError } from '../errors.ts';
 import type { DeviceState } from '../states.ts';
 
 export interface DeviceDeadlines {
@@ -34,6 +34,8 @@ export class GuardedDevice implements MigratableDevice {
   readonly #deadlines: DeviceDeadlines;
   /** Given up, or known to be gone. */
   #lost = false;
+  /** Why it was given up. */
+  #silence: Error | undefined;
 
   constructor(device: MigratableDevice, deadlines: DeviceDeadlines = DEVICE_DEADLINES) {
     this.#device = device;
@@ -125,15 +127,18 @@ export class GuardedDevice implements MigratableDevice {
           operation,
           deadlineMs,
         } as const;
-        reject(vfioError(fault, `${this.name}: ${operation}: no answer in ${deadlineMs} ms; the device is given up`));
+        const why = `${this.name}: ${operation}: no answer in ${deadlineMs} ms; the device is given up`;
+        this.#silence ??= vfioError(fault, why);
+        reject(this.#silence);
         void this.close();
       }, deadlineMs);
     });
     try {
       return await Promise.race([call, silent]);
     } catch (error) {
-      if ((error as { code?: string }).code === 'VFIO_GONE') this.#lost = true;
-      throw error;
+      if (!isVfioError(error) || error.code !== 'VFIO_GONE') throw error;
+      this.#lost = true;
+      throw this.#silence === undefined ? error : deviceGone(this.name, operation, this.#silence);
     } finally {
       clearTimeout(timer);
     }

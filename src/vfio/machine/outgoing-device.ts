@@ -66,17 +66,11 @@ export class OutgoingDevice implements SourceIterable {
   #stop: Span | undefined;
   #send: Span | undefined;
 
-  readonly #repair: (device: GuardedDevice) => Promise<void>;
+  readonly #settle: () => Promise<void>;
 
-  /** `repair`: a device that has failed in its migration, which is over. */
-  constructor(
-    device: GuardedDevice,
-    idstr: string,
-    instance: number,
-    spans: Spans,
-    repair: (device: GuardedDevice) => Promise<void>,
-  ) {
-    this.#repair = repair;
+  /** `settle`: takes the device to where it belongs by the machine's run state, when its migration is over. */
+  constructor(device: GuardedDevice, idstr: string, instance: number, spans: Spans, settle: () => Promise<void>) {
+    this.#settle = settle;
     this.device = device;
     this.idstr = idstr;
     this.instance = instance;
@@ -261,19 +255,13 @@ export class OutgoingDevice implements SourceIterable {
     return Buffer.from(body.bytes());
   }
 
-  /** Leaves the saving session; the machine's run state decides whether the device runs. Ending a session may be slow, so it is not done before. */
+  /** Leaves the saving session; ending it may be slow, so it is not done before. A device that failed before its `setup` is settled, too. */
   async cleanup(): Promise<void> {
-    if (!this.#active) return;
     this.#active = false;
     this.#blocks = [];
     if (this.#precopy !== undefined) this.#spans.end(this.#precopy, this.#sentBytes);
     this.#precopy = undefined;
-    if (this.device.lost) return;
-    const state = await this.device.state();
-    if (state === 'ERROR') await this.#repair(this.device);
-    if (state === 'STOP_COPY') await this.device.setState('STOP');
-    else if (state === 'PRE_COPY') await this.device.setState('RUNNING');
-    else if (state === 'PRE_COPY_P2P') await this.device.setState('RUNNING_P2P');
+    if (!this.device.lost) await this.#settle();
   }
 
   async #inPrecopy(): Promise<boolean> {

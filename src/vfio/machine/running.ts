@@ -25,20 +25,14 @@ export async function stopDevices(devices: readonly { readonly device: GuardedDe
   });
 }
 
-/** Devices run as if they had never been stopped; sessions end. One that has failed is repaired first. */
+/** Devices run as if they had never been stopped; sessions end. `bring` takes one of them to a state. */
 export async function startDevices(
   devices: readonly GuardedDevice[],
-  repair: (device: GuardedDevice) => Promise<void>,
+  bring: (device: GuardedDevice, target: DeviceState) => Promise<unknown>,
 ): Promise<void> {
-  await together(devices, async (device) => {
-    if ((await device.state()) === 'ERROR') await repair(device);
-  });
-  const through = (target: DeviceState) => (device: GuardedDevice) => device.setState(target);
-  await together(
-    devices.filter((device) => device.features.states.p2p),
-    through('RUNNING_P2P'),
-  );
-  await together(devices, through('RUNNING'));
+  const quiet = devices.filter(({ features }) => features.states.p2p);
+  await together(quiet, (device) => bring(device, 'RUNNING_P2P'));
+  await together(devices, (device) => bring(device, 'RUNNING'));
 }
 
 /** All at the same time; ends when all have, and throws what failed first. */

@@ -90,8 +90,8 @@ export class VfioMachine implements DeviceHost {
     this.#host = host;
     this.#slots = devices.map((plugged) => {
       const device = new GuardedDevice(plugged.device, deadlines);
-      const outgoing = new OutgoingDevice(device, plugged.idstr, plugged.instance, this.#spans, (broken) =>
-        this.#repair(broken),
+      const outgoing = new OutgoingDevice(device, plugged.idstr, plugged.instance, this.#spans, () =>
+        this.#bring(device, this.runState === 'running' ? 'RUNNING' : 'STOP'),
       );
       return { ...plugged, device, outgoing, incoming: undefined };
     });
@@ -178,8 +178,10 @@ export class VfioMachine implements DeviceHost {
     for (const { outgoing } of present) outgoing.stopped();
   }
 
+  /** A device that cannot go on is no reason for the guest to stand: it is reset, or given up. */
   async resume(): Promise<void> {
-    await this.#startDevices();
+    await startDevices(this.#devices, (device, target) => this.#bring(device, target));
+    for (const { outgoing } of this.#slots) outgoing.restarted();
     await this.#host.resume();
   }
 
@@ -211,7 +213,11 @@ export class VfioMachine implements DeviceHost {
   async prepareRam(blocks: readonly AnnouncedBlock[], options: { ignoreShared: boolean }): Promise<IncomingRam> {
     const ram = await this.#host.prepareRam(blocks, options);
     // A fresh device runs: with memory in its reach it would write to what the stream is about to fill.
-    await together(this.#devices, (device) => device.setState('RESUMING'));
+    // One that was not made fresh after the last try is now, or this one fails.
+    await together(this.#devices, async (device) => {
+      if ((await device.state()) !== 'RUNNING') await device.reset();
+      await device.setState('RESUMING');
+    });
     await this.#connectMemory();
     return ram;
   }
@@ -265,10 +271,11 @@ export class VfioMachine implements DeviceHost {
     await this.#host.commit();
   }
 
+  /** Throws if a device does not start: no vCPU has run then, and the source has all that the guest has. */
   async start(): Promise<void> {
-    const running = this.startsAs === 'running' ? this.#slots : [];
-    const spans = running.map(({ device }) => this.#spans.begin(device.name, 'start'));
-    if (running.length > 0) await this.#startDevices();
+    const running = this.startsAs === 'running' ? this.#slots.map(({ device }) => device) : [];
+    const spans = running.map(({ name }) => this.#spans.begin(name, 'start'));
+    await startDevices(running, (device, target) => device.setState(target));
     await this.#host.start();
     for (const span of spans) this.#spans.end(span);
   }
@@ -288,22 +295,28 @@ export class VfioMachine implements DeviceHost {
     return this.#slots.map(({ device }) => device).filter((device) => !device.lost);
   }
 
-  async #startDevices(): Promise<void> {
-    await startDevices(this.#devices, (device) => this.#repair(device));
-    for (const { outgoing } of this.#slots) outgoing.restarted();
-  }
-
-  /** A device in ERROR: only a reset helps, and with it its state is lost. */
-  async #repair(device: GuardedDevice): Promise<void> {
+  /**
+   * To `target`, whatever it takes: what was refused once is asked for again, and who still refuses, or has failed, is reset: its state is lost
+   * then. Throws if not even that helps; not if the device is gone.
+   */
+  async #bring(device: GuardedDevice, target: DeviceState): Promise<void> {
+    const goes = () =>
+      device.setState(target).then(
+        () => true,
+        () => device.lost,
+      );
+    if (await goes()) return;
+    const state = await device.state().catch(() => undefined);
+    if (device.lost || (state !== 'ERROR' && (await goes()))) return;
     await device.reset();
     this.#resets.push(device.name);
-    if (this.runState !== 'running') await device.setState('STOP');
+    await device.setState(target);
   }
 
   async #freshDevices(): Promise<void> {
     await together(this.#devices, async (device) => {
       const late = setTimeout(() => void device.close(), DISCARD_MS);
-      await device.reset().catch(() => {});
+      await device.reset().catch(() => device.reset().catch(() => {}));
       clearTimeout(late);
     });
   }

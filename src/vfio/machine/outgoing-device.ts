@@ -68,7 +68,7 @@ export class OutgoingDevice implements SourceIterable {
 
   readonly #settle: () => Promise<void>;
 
-  /** `settle`: takes the device to where it belongs by the machine's run state, when its migration is over. */
+  /** `settle`: takes the device out of its session, when its migration is over. */
   constructor(device: GuardedDevice, idstr: string, instance: number, spans: Spans, settle: () => Promise<void>) {
     this.#settle = settle;
     this.device = device;

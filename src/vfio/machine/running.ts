@@ -25,6 +25,13 @@ export async function stopDevices(devices: readonly { readonly device: GuardedDe
   });
 }
 
+/** Where a device goes from its saving session, so that it does what it did in it: its peers may still write to it, or not. */
+export const AFTER_SAVING: Readonly<Partial<Record<DeviceState, DeviceState>>> = {
+  PRE_COPY: 'RUNNING',
+  PRE_COPY_P2P: 'RUNNING_P2P',
+  STOP_COPY: 'STOP',
+};
+
 /** Devices run as if they had never been stopped; sessions end. `bring` takes one of them to a state. */
 export async function startDevices(
   devices: readonly GuardedDevice[],

@@ -31,7 +31,7 @@ import { DeviceDirtyLog } from './device-dirty-log.ts';
 import { DEVICE_DEADLINES, type DeviceDeadlines, GuardedDevice, type MigratableDevice } from './guarded-device.ts';
 import { IncomingDevice } from './incoming-device.ts';
 import { OutgoingDevice } from './outgoing-device.ts';
-import { startDevices, stopDevices, together } from './running.ts';
+import { AFTER_SAVING, startDevices, stopDevices, together } from './running.ts';
 import { type Span, Spans } from './spans.ts';
 import { addOldStyleSections } from './vmdesc.ts';
 
@@ -91,7 +91,7 @@ export class VfioMachine implements DeviceHost {
     this.#slots = devices.map((plugged) => {
       const device = new GuardedDevice(plugged.device, deadlines);
       const outgoing = new OutgoingDevice(device, plugged.idstr, plugged.instance, this.#spans, () =>
-        this.#bring(device, this.runState === 'running' ? 'RUNNING' : 'STOP'),
+        this.#settle(device),
       );
       return { ...plugged, device, outgoing, incoming: undefined };
     });
@@ -311,6 +311,13 @@ export class VfioMachine implements DeviceHost {
     await device.reset();
     this.#resets.push(device.name);
     await device.setState(target);
+  }
+
+  /** Out of its saving session, and out of ERROR. */
+  async #settle(device: GuardedDevice): Promise<void> {
+    const state = await device.state().catch(() => 'ERROR' as const);
+    const rest = this.runState === 'running' ? 'RUNNING' : 'STOP';
+    await this.#bring(device, state === 'ERROR' ? rest : (AFTER_SAVING[state] ?? state));
   }
 
   async #freshDevices(): Promise<void> {

@@ -1,7 +1,14 @@
 /** Options that several commands have, and the texts they take. A text that does not fit is a usage error. */
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { asError } from '../base/index.ts';
-import { type Assignments, parseAssignments, parseSize, Settings } from '../settings/index.ts';
+import {
+  type Assignments,
+  parseAssignments,
+  parseCompat,
+  parseSize,
+  Settings,
+  type SettingsOptions,
+} from '../settings/index.ts';
 import { parseAddress } from '../transport/index.ts';
 
 export const jsonOption = () => new Option('--json', 'JSON Lines on standard output: progress, then one result');
@@ -29,9 +36,21 @@ export function withPostcopy(settings: Assignments, postcopy: boolean | undefine
   return { ...settings, capabilities: [...settings.capabilities, { capability: 'postcopy-ram', state: true }] };
 }
 
-/** The settings of an engine in this process. Throws SettingsError for what vmferry cannot do. */
-export function engineSettings({ capabilities, parameters }: Assignments): Settings {
-  const settings = new Settings();
+/** `--compat NAME=VALUE`, as often as wanted. */
+export function compatOption(): Option {
+  const texts: string[] = [];
+  return new Option(
+    '--compat <name=value>',
+    'compat property of the machine type, switched by hand as developers do',
+  ).argParser((text: string) => {
+    texts.push(text);
+    return usage(() => parseCompat(texts));
+  });
+}
+
+/** The settings of an engine in this process. Throws SettingsError for what vmferry, or the machine type, cannot do. */
+export function engineSettings({ capabilities, parameters }: Assignments, options: SettingsOptions = {}): Settings {
+  const settings = new Settings(options);
   settings.setCapabilities(capabilities);
   settings.setParameters(parameters);
   return settings;

@@ -3,6 +3,7 @@ import { type Command, Help } from 'commander';
 import { renderQmpCommands } from '../control/index.ts';
 import { FIT_RULES } from '../migration/index.ts';
 import { buildProgram } from './program.ts';
+import { compatCommands } from './run/compat-commands.ts';
 import { deviceCommands } from './run/device-commands.ts';
 import { workloadCommands } from './run/workload-commands.ts';
 
@@ -20,7 +21,7 @@ export function renderCliReference(): string {
     FIT_RULES.map(({ name, doc }) => `- \`${name}\`: ${doc}`).join('\n'),
     '## QMP commands of `run`',
     'Beside those of every vmferry process (see qmp.md):',
-    renderQmpCommands([...workloadCommands(noMachine), ...deviceCommands(noMachine)]),
+    renderQmpCommands([...workloadCommands(noMachine), ...deviceCommands(noMachine), ...compatCommands(noMachine)]),
   ]
     .join('\n\n')
     .concat('\n');

@@ -23,6 +23,7 @@ export function innerSettings(settings: SettingsView): SettingsView {
   return {
     capability: (name) => name !== 'mapped-ram' && settings.capability(name),
     parameter: (name) => settings.parameter(name),
+    dialect: (machineType) => settings.dialect(machineType),
   };
 }
 
@@ -126,6 +127,7 @@ function overOneChannel(settings: SettingsView): SettingsView {
   return {
     capability: (name) => name !== 'multifd' && settings.capability(name),
     parameter: (name) => settings.parameter(name),
+    dialect: (machineType) => settings.dialect(machineType),
   };
 }
 

@@ -1,6 +1,6 @@
 /** docs/reference/settings.md, from the declarations. */
 import { CAPABILITY_NAMES, capabilityDeclaration } from './capabilities.ts';
-import { COMPAT_PROPERTIES } from './compat.ts';
+import { COMPAT_PROPERTIES, compatText } from './compat.ts';
 import { expectation, PARAMETER_NAMES, parameterDeclaration } from './parameters.ts';
 
 export function renderSettingsReference(): string {
@@ -19,7 +19,8 @@ export function renderSettingsReference(): string {
     return `| \`${name}\` | ${value} | ${expectation(type)} | ${span(since, removed)} | ${supportText(support)} | ${text} |`;
   });
   const properties = Object.values(COMPAT_PROPERTIES).map(
-    ({ property, upTo, old, modern, doc }) => `| \`${property}\` | ${upTo} | ${old} | ${modern} | ${doc} |`,
+    ({ property, of = 'migration', upTo, old, modern, doc }) =>
+      `| \`${property}\` | ${of} | ${upTo} | ${compatText(old)} | ${compatText(modern)} | ${doc} |`,
   );
   return `# Settings
 
@@ -48,10 +49,11 @@ ${parameters.join('\n')}
 ## Machine types
 
 The machine type decides the dialect: machine types up to the version named speak the old one, so that they can still be moved to and
-from the QEMU they are named for.
+from the QEMU they are named for. A machine type given to \`run\` also restricts it to the capabilities and parameters that this version knew.
+A single property is switched by hand with \`--compat NAME=VALUE\` (in QEMU \`-global OBJECT.NAME=VALUE\`), or over QMP with \`x-set-compat\`.
 
-| property of \`migration\` | up to machine | old | modern | |
-| --- | --- | --- | --- | --- |
+| property | of | up to machine | old | modern | |
+| --- | --- | --- | --- | --- | --- |
 ${properties.join('\n')}
 `;
 }

@@ -5,6 +5,7 @@ import {
   capabilityDeclaration,
   findCapabilityConflict,
 } from './capabilities.ts';
+import { type CompatOverrides, type CompatProfile, compatProfile, isKnownTo, type Lifetime } from './compat.ts';
 import { settingsError } from './errors.ts';
 import {
   checkValue,
@@ -20,6 +21,15 @@ import {
 export interface SettingsView {
   capability(name: CapabilityName): boolean;
   parameter<N extends ParameterName>(name: N): ParameterValue<N>;
+  /** How a machine of this type is spoken of on the wire. */
+  dialect(machineType: string): CompatProfile;
+}
+
+export interface SettingsOptions {
+  /** What the QEMU that it is named for does not know is refused. Default: all that vmferry knows may be used. */
+  readonly machineType?: string | undefined;
+  /** Compat properties switched by hand. */
+  readonly compat?: CompatOverrides | undefined;
 }
 
 /**
@@ -29,8 +39,25 @@ export interface SettingsView {
 export class Settings implements SettingsView {
   #on: ReadonlySet<CapabilityName> = new Set();
   #values: ParameterValues = defaults();
+  #compat: CompatOverrides;
+  readonly #machineType: string | undefined;
   readonly #touched = new Set<ParameterName>();
   #locks = 0;
+
+  constructor({ machineType, compat = {} }: SettingsOptions = {}) {
+    this.#machineType = machineType;
+    this.#compat = compat;
+  }
+
+  dialect(machineType: string): CompatProfile {
+    return compatProfile(machineType, this.#compat);
+  }
+
+  /** Switches compat properties by hand, beside those switched before. Throws SETTINGS_MIGRATION_RUNNING. */
+  setCompat(overrides: CompatOverrides): void {
+    if (this.#locks > 0) throw running('compat properties');
+    this.#compat = { ...this.#compat, ...overrides };
+  }
 
   capability(name: CapabilityName): boolean {
     return this.#on.has(name);
@@ -38,7 +65,11 @@ export class Settings implements SettingsView {
 
   /** Capabilities that can be switched on, in order of declaration, with their state. */
   capabilities(): CapabilityStatus[] {
-    return CAPABILITY_NAMES.filter((name) => capabilityDeclaration(name).support === 'yes').map((capability) => ({
+    const possible = CAPABILITY_NAMES.filter((name) => {
+      const declaration = capabilityDeclaration(name);
+      return declaration.support === 'yes' && this.#stranger(declaration) === undefined;
+    });
+    return possible.map((capability) => ({
       capability,
       state: this.#on.has(capability),
     }));
@@ -46,20 +77,18 @@ export class Settings implements SettingsView {
 
   /** A capability named twice gets its last state. Switching off is never refused for lack of support. */
   setCapabilities(list: readonly CapabilityStatus[]): void {
-    if (this.#locks > 0) {
-      throw settingsError(
-        { code: 'SETTINGS_MIGRATION_RUNNING' },
-        'A migration is in progress: capabilities cannot be changed',
-      );
-    }
+    if (this.#locks > 0) throw running('capabilities');
     const on = new Set(this.#on);
     for (const { capability, state } of list) {
       if (state) on.add(capability);
       else on.delete(capability);
     }
     for (const name of on) {
-      const { support } = capabilityDeclaration(name);
+      const declaration = capabilityDeclaration(name);
+      const { support } = declaration;
       if (support !== 'yes') throw unsupported('capability', name, support.no);
+      const stranger = this.#stranger(declaration);
+      if (stranger !== undefined) throw unsupported('capability', name, stranger);
     }
     const conflict = findCapabilityConflict(on);
     if (conflict !== undefined) {
@@ -82,7 +111,9 @@ export class Settings implements SettingsView {
   /** Values as query-migrate-parameters reports them: what the newest QEMU knows, and what was set. */
   parameters(): Partial<ParameterValues> {
     const known = PARAMETER_NAMES.filter((name) => {
-      const { removed, hidden } = parameterDeclaration(name);
+      const declaration = parameterDeclaration(name);
+      const { removed, hidden } = declaration;
+      if (this.#stranger(declaration) !== undefined) return false;
       return (removed === undefined && hidden === undefined) || this.#touched.has(name);
     });
     return Object.fromEntries(known.map((name) => [name, this.#values[name]]));
@@ -93,7 +124,10 @@ export class Settings implements SettingsView {
     const next: Record<string, unknown> = { ...this.#values };
     const names = PARAMETER_NAMES.filter((name) => changes[name] !== undefined);
     for (const name of names) {
-      const { type, support, refuses, default: initial } = parameterDeclaration(name);
+      const declaration = parameterDeclaration(name);
+      const { type, support, refuses, default: initial } = declaration;
+      const stranger = this.#stranger(declaration);
+      if (stranger !== undefined) throw unsupported('parameter', name, stranger);
       const value = checkValue(type, changes[name]);
       if (value === undefined) throw badValue(name, changes[name], expectation(type));
       if (support !== 'yes' && String(value) !== String(initial)) throw unsupported('parameter', name, support.no);
@@ -118,10 +152,18 @@ export class Settings implements SettingsView {
   snapshot(): SettingsView {
     const on = this.#on;
     const values = this.#values;
+    const compat = this.#compat;
     return {
+      dialect: (machineType) => compatProfile(machineType, compat),
       capability: (name) => on.has(name),
       parameter: (name) => (parameterDeclaration(name).live === true ? this.#values[name] : values[name]),
     };
+  }
+
+  /** Why the machine type does not know a setting, if it does not. */
+  #stranger(lifetime: Lifetime): string | undefined {
+    if (this.#machineType === undefined || isKnownTo(this.#machineType, lifetime)) return undefined;
+    return `machine type ${this.#machineType} is that of a QEMU that does not know it (since ${lifetime.since})`;
   }
 
   /** From now until the returned function is called, capabilities cannot be changed. Locks add up. */
@@ -149,6 +191,10 @@ function requirePlainMappedRam(on: ReadonlySet<CapabilityName>, values: Paramete
     { code: 'SETTINGS_CONFLICT', name: 'mapped-ram', other: 'multifd-compression' },
     `Capability 'mapped-ram' is not compatible with multifd-compression '${method}'`,
   );
+}
+
+function running(what: string) {
+  return settingsError({ code: 'SETTINGS_MIGRATION_RUNNING' }, `A migration is in progress: ${what} cannot be changed`);
 }
 
 function unsupported(kind: 'capability' | 'parameter', name: string, reason: string) {

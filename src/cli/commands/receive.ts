@@ -1,7 +1,16 @@
 import type { Command } from 'commander';
 import { receive } from '../../porcelain/index.ts';
-import type { Assignments } from '../../settings/index.ts';
-import { engineSettings, examples, jsonOption, qmpOption, setOption, settingsOf, uri } from '../options.ts';
+import type { Assignments, CompatOverrides } from '../../settings/index.ts';
+import {
+  compatOption,
+  engineSettings,
+  examples,
+  jsonOption,
+  qmpOption,
+  setOption,
+  settingsOf,
+  uri,
+} from '../options.ts';
 import { perform } from '../perform.ts';
 import { serveQmp } from '../serve-qmp.ts';
 
@@ -9,6 +18,7 @@ interface ReceiveFlags {
   readonly to: string;
   readonly qmp?: string;
   readonly set?: Assignments;
+  readonly compat?: CompatOverrides;
   readonly json?: boolean;
 }
 
@@ -28,13 +38,14 @@ export function addReceive(program: Command): void {
     .requiredOption('--to <file>', 'the checkpoint')
     .addOption(qmpOption())
     .addOption(setOption('migration capability or parameter'))
+    .addOption(compatOption())
     .addOption(jsonOption())
     .action((at: string, flags: ReceiveFlags) =>
       perform(flags, async ({ signal, reporter }) => ({
         outcome: await receive({
           uri: at,
           file: flags.to,
-          settings: engineSettings(settingsOf(flags.set)),
+          settings: engineSettings(settingsOf(flags.set), { compat: flags.compat }),
           signal,
           progress: (progress) => reporter.progress(progress),
           listening: (real) => reporter.event('listening', { uri: real }, `listening at ${real}`),

@@ -1,8 +1,9 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { PATTERNS, type Pattern, WORKLOAD_DEFAULTS } from '../../machine/index.ts';
-import type { Assignments } from '../../settings/index.ts';
+import type { Assignments, CompatOverrides } from '../../settings/index.ts';
 import { addDeviceOptions, type DeviceFlags, devicesOf } from '../device-option.ts';
 import {
+  compatOption,
   count,
   engineSettings,
   examples,
@@ -32,6 +33,7 @@ interface RunFlags extends DeviceFlags {
   readonly prealloc?: boolean;
   readonly paused?: boolean;
   readonly set?: Assignments;
+  readonly compat?: CompatOverrides;
   readonly json?: boolean;
 }
 
@@ -72,6 +74,7 @@ export function addRun(program: Command): void {
     .option('--prealloc', 'with --incoming: take all memory now, so that no page fault slows the migration')
     .option('--paused', 'do not start the guest; the QMP command cont does')
     .addOption(setOption('migration capability or parameter'))
+    .addOption(compatOption())
     .addOption(jsonOption())
     .action((flags: RunFlags) => run(flags));
   addDeviceOptions(command);
@@ -88,6 +91,7 @@ function run({
   qmp,
   machine: machineType,
   set,
+  compat,
   incoming: at,
   paused,
   prealloc = false,
@@ -108,7 +112,7 @@ function run({
         ...(id === undefined ? {} : { uuid: id }),
       },
       devices: devicesOf(flags),
-      settings: engineSettings(settingsOf(set)),
+      settings: engineSettings(settingsOf(set), { machineType, compat }),
       qmp,
       incoming: at,
       paused: paused === true,

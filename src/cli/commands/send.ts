@@ -1,7 +1,8 @@
 import type { Command } from 'commander';
 import { send } from '../../porcelain/index.ts';
-import type { Assignments } from '../../settings/index.ts';
+import type { Assignments, CompatOverrides } from '../../settings/index.ts';
 import {
+  compatOption,
   engineSettings,
   examples,
   jsonOption,
@@ -19,6 +20,7 @@ interface SendFlags {
   readonly postcopy?: boolean;
   readonly qmp?: string;
   readonly set?: Assignments;
+  readonly compat?: CompatOverrides;
   readonly json?: boolean;
 }
 
@@ -35,13 +37,16 @@ export function addSend(program: Command): void {
     .addOption(postcopyOption())
     .addOption(qmpOption())
     .addOption(setOption('migration capability or parameter (max-bandwidth is unlimited here unless set)'))
+    .addOption(compatOption())
     .addOption(jsonOption())
     .action((file: string, to: string, flags: SendFlags) =>
       perform(flags, async ({ signal, reporter }) => ({
         outcome: await send({
           file,
           uri: to,
-          settings: engineSettings(withPostcopy(settingsOf(flags.set, { 'max-bandwidth': 0 }), flags.postcopy)),
+          settings: engineSettings(withPostcopy(settingsOf(flags.set, { 'max-bandwidth': 0 }), flags.postcopy), {
+            compat: flags.compat,
+          }),
           postcopy: flags.postcopy,
           signal,
           progress: (progress) => reporter.progress(progress),

@@ -5,6 +5,7 @@ import type { Outcome } from '../../porcelain/index.ts';
 import type { Settings } from '../../settings/index.ts';
 import { formatAddress } from '../../transport/index.ts';
 import { type DeviceSpec, deviceMemoryOf, plugDevices } from '../../vfio/index.ts';
+import { compatCommands } from './compat-commands.ts';
 import { deviceCommands } from './device-commands.ts';
 import { workloadCommands } from './workload-commands.ts';
 
@@ -53,7 +54,11 @@ export async function runMachine(options: RunOptions): Promise<Outcome> {
   const server = await QmpServer.listen({
     host,
     address: { kind: 'unix', path: qmp },
-    commands: [...workloadCommands(() => ({ workload, devices })), ...deviceCommands(() => devices)],
+    commands: [
+      ...workloadCommands(() => ({ workload, devices })),
+      ...deviceCommands(() => devices),
+      ...compatCommands(() => workload.machineType),
+    ],
   }).catch(async (error: unknown) => {
     await dispose();
     throw error;

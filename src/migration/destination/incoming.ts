@@ -1,7 +1,7 @@
 import { asError, explain, nowMs, StateMachine, unreachable, Writer } from '../../base/index.ts';
 import type { ChannelInfo } from '../../dataplane/index.ts';
 import type { DestinationMachine, IncomingRam } from '../../machine/index.ts';
-import { compatProfile, type SettingsView } from '../../settings/index.ts';
+import type { SettingsView } from '../../settings/index.ts';
 import type { Channel } from '../../transport/index.ts';
 import {
   type Command,
@@ -302,7 +302,7 @@ export class IncomingMigration {
 
   #switchoverAcks(machineType: string, channel: Channel): SwitchoverAcks {
     return new SwitchoverAcks({
-      legacy: compatProfile(machineType).switchoverAckLegacy,
+      legacy: this.#settings.dialect(machineType).switchoverAckLegacy,
       expected: this.#settings.capability('switchover-ack'),
       devices: this.#machine.switchoverAckNeeded ?? [],
       // Whoever cannot be told is gone, which is noticed elsewhere.

@@ -16,7 +16,7 @@ type Beside = SourceIterable & Required<Pick<SourceIterable, 'completeBeside'>>;
 
 /** Those whose state goes beside the stream; the destination finds the same rule (machine types from 10.0, packets as they are). */
 function besideOf(machine: SourceMachine, settings: SettingsView, profile: CompatProfile): readonly Beside[] {
-  if (!profile.sendSwitchoverStart || pageCompression(settings) !== 'none') return [];
+  if (!profile.vfioMultifdTransfer || !profile.sendSwitchoverStart || pageCompression(settings) !== 'none') return [];
   return machine.iterables.filter((iterable): iterable is Beside => iterable.completeBeside !== undefined);
 }
 

@@ -1,7 +1,7 @@
 import { asError, explain, nowMs, StateMachine } from '../../base/index.ts';
 import type { ChannelInfo } from '../../dataplane/index.ts';
 import type { RunState, SourceMachine } from '../../machine/index.ts';
-import { type CompatProfile, compatProfile, type SettingsView } from '../../settings/index.ts';
+import type { CompatProfile, SettingsView } from '../../settings/index.ts';
 import type { Address, Channel } from '../../transport/index.ts';
 import { within } from '../deadline.ts';
 import { isNeverStarted, MigrationError, unsupported, wrongState } from '../errors.ts';
@@ -217,7 +217,7 @@ export class OutgoingMigration {
     this.#links = links;
     this.#statistics.follow(() => links.traffic);
     this.#check();
-    const profile = compatProfile(machine.machineType);
+    const profile = this.#settings.dialect(machine.machineType);
     return {
       machine,
       settings: this.#settings,

@@ -1,5 +1,4 @@
 /** From a precopy to a postcopy: what it wants, the preempt channel, the switchover. */
-import { compareMachineVersion } from '../../../settings/index.ts';
 import { unsupported } from '../../errors.ts';
 import type { Dial } from '../../source/multifd.ts';
 import type { RamSaver } from '../../source/ram-save.ts';
@@ -11,12 +10,12 @@ import { PostcopySource } from './postcopy-source.ts';
 const ANSWER_DEADLINE_MS = 60_000;
 
 /** Throws MIGRATION_UNSUPPORTED if this migration cannot become a postcopy. */
-export function requirePostcopy({ links, settings, machine }: SourceRun, dial: Dial | undefined): void {
+export function requirePostcopy({ links, settings, profile, machine }: SourceRun, dial: Dial | undefined): void {
   if (links.returnPath === undefined) throw unsupported('postcopy over a channel on which no destination can answer');
   if (settings.capability('postcopy-preempt') && dial === undefined)
     throw unsupported('postcopy-preempt over a single connection');
   // 8.2 to 10.0 refuse it, 7.2 dies of it at the end (qemu-wire 5.10); a machine type of 10.1 only newer ones have.
-  if (settings.capability('multifd') && compareMachineVersion(machine.machineType, '10.1') < 0)
+  if (settings.capability('multifd') && !profile.multifdWithPostcopy)
     throw unsupported(`multifd with postcopy-ram for ${machine.machineType} (QEMU does it from 10.1 on)`);
 }
 

@@ -14,7 +14,7 @@ import { fileURLToPath } from 'node:url';
 const DEADLINE_MS = 40 * 60_000;
 const FILE_TIMEOUT_MS = 30 * 60_000;
 /** Folders of test/ whose files are run alone. */
-const ALONE = ['conformance', 'faults', 'interop', 'scenario'];
+const ALONE = ['compatibility', 'conformance', 'faults', 'interop', 'scenario'];
 
 process.chdir(dirname(dirname(fileURLToPath(import.meta.url))));
 const inner = process.argv[2] === '--inner';

@@ -1,4 +1,5 @@
 import { REQUIRED_PEERS } from '../../src/qemu/index.ts';
+import { compareVersions } from '../../src/settings/index.ts';
 import type { Cell, LinuxGuest, MachineKind, Pair, Role, Scenario } from './model.ts';
 import { SCENARIOS } from './scenarios.ts';
 
@@ -131,7 +132,7 @@ export function machineName(kind: MachineKind, version: string): string {
   return kind === 'pc' ? `pc-i440fx-${version}` : `pc-q35-${version}`;
 }
 
-function scenarioOf(id: string): Scenario {
+export function scenarioOf(id: string): Scenario {
   const found = SCENARIOS.find((scenario) => scenario.id === id);
   if (found === undefined) throw new RangeError(`no scenario ${id}`);
   return found;
@@ -143,8 +144,4 @@ function olderThan({ a, b }: Pair, version: string): boolean {
 
 function newerThan({ a, b }: Pair, version: string): boolean {
   return compareVersions(a, version) > 0 || compareVersions(b, version) > 0;
-}
-
-export function compareVersions(a: string, b: string): number {
-  return a.localeCompare(b, 'en', { numeric: true });
 }

@@ -1,11 +1,13 @@
 /** What is done to a postcopy that runs: its connection is given up, another one made, and ones that come to nothing. */
 import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
+import { setTimeout as pause } from 'node:timers/promises';
 import type { QmpClient, QmpMigrationStatus } from '../../src/qemu/index.ts';
 import { parseAddress } from '../../src/transport/index.ts';
 import type { Landing } from './landing.ts';
 
 const STEP_TIMEOUT_MS = 30_000;
+const REQUESTS_OF_WORK = 500;
 /** How the command begins that a recovery begins with (RECV_BITMAP), no more of it. */
 const BEGUN_COMMAND = Buffer.from([0x08, 0x00, 0x0d, 0x00]);
 
@@ -13,6 +15,7 @@ type There = Pick<Landing, 'qmp' | 'again'>;
 
 export async function pausePostcopy(source: QmpClient, there: There): Promise<void> {
   await guestRuns(there);
+  await guestWorks(source);
   await source.execute('migrate-pause');
   await both('postcopy-paused', source, there);
 }
@@ -57,6 +60,21 @@ async function guestRuns({ qmp }: There): Promise<void> {
   resumed.catch(() => {});
   const { running } = await qmp.execute('query-status');
   if (!running) await resumed;
+}
+
+/**
+ * A QEMU that touches a page which is not there with its own lock in hand, as TCG does to deliver an interrupt, answers nobody until it has
+ * come: no one could tell it where to listen. What a guest's interrupts need is there soon.
+ */
+async function guestWorks(source: QmpClient): Promise<void> {
+  const deadlineMs = performance.now() + STEP_TIMEOUT_MS;
+  for (;;) {
+    const { ram } = await source.execute('query-migrate');
+    const requests = ram?.['postcopy-requests'] ?? 0;
+    if (requests >= REQUESTS_OF_WORK) return;
+    if (performance.now() > deadlineMs) throw new Error(`the guest has asked for ${requests} pages only`);
+    await pause(20);
+  }
 }
 
 async function resume(source: QmpClient, uri: string): Promise<void> {

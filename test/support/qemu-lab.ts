@@ -29,10 +29,14 @@ export class QemuLab {
 
   /** `pageCount`: pages the guest works on, in random order. */
   static async open(t: { after(f: () => Promise<void>): void }, { pageCount = 16_384 } = {}): Promise<QemuLab> {
-    const folder = await mkdtemp(join(tmpdir(), 'vmferry-lab-'));
-    const lab = new QemuLab(folder, bootGuest(bootProgram({ order: 'random', pageCount, spin: 100 })));
-    t.after(() => lab.#close());
+    const lab = await QemuLab.with(bootGuest(bootProgram({ order: 'random', pageCount, spin: 100 })));
+    t.after(() => lab.close());
     return lab;
+  }
+
+  /** One that the caller closes. */
+  static async with(guest: Guest): Promise<QemuLab> {
+    return new QemuLab(await mkdtemp(join(tmpdir(), 'vmferry-lab-')), guest);
   }
 
   path(name: string): string {
@@ -77,7 +81,7 @@ export class QemuLab {
     return file;
   }
 
-  async #close(): Promise<void> {
+  async close(): Promise<void> {
     await Promise.all(this.#processes.map((qemu) => qemu.stop()));
     await rm(this.folder, { recursive: true, force: true });
   }

@@ -51,6 +51,8 @@ export interface LinuxOptions {
   readonly cpus: number;
   /** MiB that the guest fills, checks and rewrites. */
   readonly workMb: number;
+  /** MiB of RAM; default enough for the work. */
+  readonly ramMb?: number;
   readonly devices: readonly ('virtio-net' | 'virtio-blk' | 'e1000' | 'usb' | 'numa')[];
 }
 
@@ -62,10 +64,10 @@ export function linuxGuestMissing(): string | undefined {
   return reason;
 }
 
-export function linuxGuest({ cpus, workMb, devices }: LinuxOptions): Guest {
+export function linuxGuest({ cpus, workMb, ramMb, devices }: LinuxOptions): Guest {
   const kernel = join(peersDirectory(), 'linux-guest');
   return {
-    memory: devices.includes('numa') ? '256M' : '192M',
+    memory: `${ramMb ?? (devices.includes('numa') ? 256 : 192)}M`,
     async args(_folder, shared) {
       const disk = join(shared, 'disk.img');
       if (devices.includes('virtio-blk') && !existsSync(disk)) await writeFile(disk, Buffer.alloc(4 * 1024 * 1024));

@@ -49,6 +49,8 @@ export class PageServer {
   /** Where the background goes on. */
   readonly #cursor: Place = { block: 0, page: 0 };
   readonly #place: Place = { block: 0, page: 0 };
+  /** The host page that the main channel began last was asked for. */
+  #asked = false;
   /** Offset on the main channel from which on the background may follow the guest again. */
   #followFrom = 0;
   #failure: Error | undefined;
@@ -136,6 +138,7 @@ export class PageServer {
     const place = urgent.length === 0 && this.#queue.next(this.#place) ? this.#place : undefined;
     if (place === undefined && !ram.seek(this.#cursor)) return false;
     background.begin(place ?? this.#cursor);
+    this.#asked = place !== undefined;
     if (place !== undefined) this.#follow(place);
     else this.#cursor.page += ram.blocks[this.#cursor.block]!.hostPages;
     return true;
@@ -150,19 +153,19 @@ export class PageServer {
     this.#cursor.page = page + ram.blocks[block]!.hostPages;
   }
 
-  /** Stages and sends up to PIECE_BYTES on the main channel. A requested page goes at once, not when the piece is full. */
+  /** Stages and sends up to PIECE_BYTES on the main channel: requested pages and no others, or others until one is requested. */
   async #piece(): Promise<void> {
     const { background } = this.#parts;
     const { output } = background;
     const start = output.offset;
-    const requested = this.#queue.length;
+    const asked = this.#asked;
     do {
       const wait = background.write(start + PIECE_BYTES);
       if (wait !== undefined) await wait;
     } while (
       !background.busy &&
       output.offset - start < PIECE_BYTES &&
-      this.#queue.length === requested &&
+      this.#queue.length > 0 === asked &&
       this.#mayPush() &&
       this.#next()
     );

@@ -5,6 +5,7 @@ export * from './bitmap.ts';
 export * from './clock.ts';
 export * from './error.ts';
 export * from './page-content.ts';
+export * from './page-key.ts';
 export * from './reader.ts';
 export * from './wake-up.ts';
 export * from './writer.ts';

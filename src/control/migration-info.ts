@@ -60,6 +60,15 @@ export const MIGRATION_INFO = struct('MigrationInfo', {
   'setup-time': optional(int, 'From the command to the first round.'),
   'cpu-throttle-percentage': optional(int, 'With auto-converge, once it throttles.'),
   'error-desc': optional(str, 'Why the migration failed.'),
+  'postcopy-blocktime': optional(int, 'Destination: how long all vCPUs waited for pages at once.'),
+  'postcopy-vcpu-blocktime': optional(arrayOf(int), 'Destination: how long each vCPU waited for pages.'),
+  'postcopy-latency': optional(int, 'Destination: mean time until a requested page was there, ns.'),
+  'postcopy-latency-dist': optional(
+    arrayOf(int),
+    'Destination: number of requests that took 2^n to 2^(n+1) us, from n = 0.',
+  ),
+  'postcopy-vcpu-latency': optional(arrayOf(int), 'Destination: the mean of each vCPU, ns.'),
+  'postcopy-non-vcpu-latency': optional(int, 'Destination: the mean of requests that no vCPU waited for, ns.'),
   'blocked-reasons': optional(arrayOf(str), 'What forbids a migration.'),
   'socket-address': optional(arrayOf(SOCKET_ADDRESS), 'Destination: where the source is awaited.'),
   'x-switchover-ack': optional(

@@ -208,6 +208,38 @@ export interface LoadEngine {
   initialDataLoaded(section: SectionName): void;
 }
 
+/** A page that somebody waits for. */
+export interface PageFault {
+  /** Undefined: no vCPU, but the machine itself wants it. */
+  readonly vcpu: number | undefined;
+  /** In the order announced. */
+  readonly block: number;
+  /** Target page of the block. */
+  readonly page: number;
+  /** When the wait began: ns of the host's monotonic clock. */
+  readonly sinceNs: number;
+}
+
+/**
+ * RAM that is not all there when the machine goes on (postcopy). Pages are target pages, `block` is the place in the announced order; ranges
+ * are whole host pages. Bytes of a page that is not there may be put into the sink at any time: nobody looks at them before `place`.
+ */
+export interface MissingRam {
+  /** Host pages of each block, bytes: what is dropped, asked for and placed as a whole. */
+  readonly pageSizes: readonly number[];
+  readonly vcpuCount: number;
+  /** The machine runs as soon as its devices are there. If not (a file), it is committed when all pages are. */
+  readonly runsEarly: boolean;
+  /** These pages are not there. Only before `begin`; all others are. */
+  drop(block: number, page: number, count: number): void;
+  /** Resolves when the machine may run: from now on whoever needs a page that is not there waits for it, and `fault` is told. */
+  begin(fault: (fault: PageFault) => void): Promise<void>;
+  /** All bytes of these pages are in the sink: they are there, and who waits for them goes on. */
+  place(block: number, page: number, count: number): void;
+  /** Every page is there. */
+  end(): Promise<void>;
+}
+
 /** RAM while it is filled: on the event loop, page by page. */
 export interface IncomingRam extends RamSink {
   /**
@@ -229,6 +261,8 @@ export interface DestinationMachine {
   configure(configuration: Configuration, engine: LoadEngine): Promise<void>;
   /** Called once. The sink's block index is the index in `blocks`. Throws if blocks are missing, unknown or of another size. */
   prepareRam(blocks: readonly AnnouncedBlock[], options: { ignoreShared: boolean }): Promise<IncomingRam>;
+  /** For postcopy: called at most once, after prepareRam. Absent: this machine wants all of its RAM before it goes on. */
+  readonly missingRam?: (() => MissingRam) | undefined;
   /** Called between batches of pages: resolves when buffers are low enough to take more; undefined if they are. */
   drain(): Promise<void> | undefined;
   /** One whole device section. Throws if the device is unknown or the state does not fit it. */

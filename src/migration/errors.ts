@@ -33,6 +33,15 @@ export type MigrationFault =
       readonly start: number;
       readonly length: number;
     }
+  /** Target pages of a host page do not come in order, or not all. Numbers of target pages. */
+  | {
+      readonly code: 'MIGRATION_HOST_PAGE';
+      readonly block: string;
+      readonly page: number;
+      readonly expected: number;
+    }
+  /** The source says that it has sent everything, and pages are missing. Target pages. */
+  | { readonly code: 'MIGRATION_PAGES_MISSING'; readonly count: number }
   /** The source says to drop pages that cannot be dropped. */
   | { readonly code: 'MIGRATION_DISCARD'; readonly block: string; readonly start: number; readonly length: number };
 

@@ -33,6 +33,13 @@ export interface MigrationInfo {
   'setup-time'?: number;
   'cpu-throttle-percentage'?: number;
   'error-desc'?: string;
+  /** Destination, with postcopy-blocktime: how long vCPUs waited for pages (ms), and how long a fault took (ns; the distribution by powers of two us). */
+  'postcopy-blocktime'?: number;
+  'postcopy-vcpu-blocktime'?: readonly number[];
+  'postcopy-latency'?: number;
+  'postcopy-latency-dist'?: readonly number[];
+  'postcopy-vcpu-latency'?: readonly number[];
+  'postcopy-non-vcpu-latency'?: number;
   'blocked-reasons'?: string[];
   /** Destination: where the source is awaited. */
   'socket-address'?: ({ type: 'inet'; host: string; port: string } | { type: 'unix'; path: string })[];
@@ -104,8 +111,10 @@ export interface Host {
   migrate(uri: string, options?: { readonly resume?: boolean }): Promise<void>;
   /** QMP migrate-start-postcopy: the outgoing migration goes over to postcopy as soon as it can. */
   migrateStartPostcopy(): Promise<void>;
-  /** QMP migrate-pause: a running postcopy gives its connection up. */
+  /** QMP migrate-pause: a running postcopy, either side of it, gives its connection up. */
   migratePause(): Promise<void>;
+  /** QMP migrate-recover: the source of a paused postcopy is awaited at another address. */
+  migrateRecover(uri: string): Promise<void>;
   /**
    * QMP migrate-incoming: the process must be waiting (`-incoming defer`). If the migration fails the process ends with status 1, unless
    * `exitOnError` is false: then it lives on in state failed and query-migrate tells why.

@@ -197,7 +197,23 @@ export class VmHost implements Host {
   }
 
   async migratePause(): Promise<void> {
-    this.#sending().postcopy.pause();
+    if (this.#running !== undefined && this.#incoming !== undefined) this.#incoming.postcopy.pause();
+    else this.#sending().postcopy.pause();
+  }
+
+  async migrateRecover(uri: string): Promise<void> {
+    const address = parseAddress(uri);
+    if (this.#running === undefined || this.#incoming === undefined) {
+      throw wrongState(this.queryMigrate().status ?? 'none', 'there is no incoming postcopy that could be recovered');
+    }
+    const { postcopy } = this.#incoming;
+    const listener = await this.#listen(address);
+    try {
+      postcopy.recover(listener);
+    } catch (error) {
+      listener.close();
+      throw error;
+    }
   }
 
   async migrateContinue(state: MigrationStatus): Promise<void> {
@@ -226,7 +242,7 @@ export class VmHost implements Host {
   async quit(): Promise<void> {
     this.#emit({ event: 'SHUTDOWN', data: { guest: false, reason: 'host-qmp-quit' } });
     this.#outgoing?.abandon();
-    this.#incoming?.cancel();
+    this.#incoming?.abandon();
     await this.#running;
     await this.#options.quit();
   }

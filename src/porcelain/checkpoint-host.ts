@@ -11,7 +11,7 @@ import {
   wrongState,
 } from '../migration/index.ts';
 import type { Settings } from '../settings/index.ts';
-import { type Address, parseAddress } from '../transport/index.ts';
+import { type Address, listen, parseAddress } from '../transport/index.ts';
 
 /** Serves QMP for a host; `close` ends that. The CLI gives it: this room knows no server. */
 export type ServeHost = (host: Host) => Promise<{ close(): Promise<void> }>;
@@ -24,7 +24,7 @@ export class CheckpointHost implements Host {
   readonly name = 'vmferry';
   readonly settings: Settings;
   readonly #migration: OutgoingMigration | IncomingMigration;
-  readonly #listening: Address | undefined;
+  #listening: Address | undefined;
   readonly #listeners = new Set<(event: HostEvent) => void>();
 
   /** `listening`: where the source of an incoming migration is awaited. */
@@ -54,7 +54,21 @@ export class CheckpointHost implements Host {
   }
 
   async migratePause(): Promise<void> {
-    this.#outgoing().postcopy.pause();
+    this.#migration.postcopy.pause();
+  }
+
+  async migrateRecover(uri: string): Promise<void> {
+    if (this.#migration instanceof OutgoingMigration) {
+      throw this.#refused('there is no incoming postcopy that could be recovered');
+    }
+    const listener = await listen(parseAddress(uri));
+    try {
+      this.#migration.postcopy.recover(listener);
+    } catch (error) {
+      listener.close();
+      throw error;
+    }
+    this.#listening = listener.address;
   }
 
   async migrateIncoming(): Promise<void> {
@@ -88,8 +102,7 @@ export class CheckpointHost implements Host {
   /** The migration is cancelled, which ends the process. */
   async quit(): Promise<void> {
     this.#emit({ event: 'SHUTDOWN', data: { guest: false, reason: 'host-qmp-quit' } });
-    if (this.#migration instanceof OutgoingMigration) this.#migration.abandon();
-    else this.#migration.cancel();
+    this.#migration.abandon();
   }
 
   onEvent(listener: (event: HostEvent) => void): () => void {

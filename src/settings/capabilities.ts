@@ -118,7 +118,7 @@ export const CAPABILITIES = {
   },
   'postcopy-blocktime': {
     since: '3.0',
-    support: { no: NOT_YET },
+    support: 'yes',
     ends: 'destination',
     doc: 'Postcopy: measure how long vCPUs wait for pages.',
   },

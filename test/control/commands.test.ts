@@ -130,12 +130,14 @@ test('a running migration is steered and asked', () =>
     assert.deepEqual(await client.ask('migrate_cancel'), { return: {} });
     assert.deepEqual(await client.ask('migrate-start-postcopy'), { return: {} });
     assert.deepEqual(await client.ask('migrate-pause'), { return: {} });
+    assert.deepEqual(await client.ask('migrate-recover', { uri: 'tcp:x:2' }), { return: {} });
     assert.deepEqual(await client.ask('migrate', { uri: 'tcp:x:1', resume: true }), { return: {} });
     assert.deepEqual(host.asked, [
       'migrateContinue pre-switchover',
       'migrateCancel',
       'migrateStartPostcopy',
       'migratePause',
+      'migrateRecover tcp:x:2',
       'migrate tcp:x:1 resume',
     ]);
   }));

@@ -55,6 +55,10 @@ export class FakeHost implements Host {
     this.asked.push('migrateStartPostcopy');
   }
 
+  async migrateRecover(uri: string): Promise<void> {
+    this.asked.push(`migrateRecover ${uri}`);
+  }
+
   async migratePause(): Promise<void> {
     this.asked.push('migratePause');
   }

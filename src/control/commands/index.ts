@@ -5,7 +5,13 @@ import { migrate } from './migrate.ts';
 import { migrateSetCapabilities, queryMigrateCapabilities } from './migrate-capabilities.ts';
 import { migrateIncoming } from './migrate-incoming.ts';
 import { migrateSetParameters, queryMigrateParameters } from './migrate-parameters.ts';
-import { migrateCancel, migrateContinue, migratePause, migrateStartPostcopy } from './migrate-steering.ts';
+import {
+  migrateCancel,
+  migrateContinue,
+  migratePause,
+  migrateRecover,
+  migrateStartPostcopy,
+} from './migrate-steering.ts';
 import { qmpCapabilities, queryCommands, queryQmpSchema, queryVersion } from './protocol.ts';
 import { queryMigrate } from './query-migrate.ts';
 import { queryMigrationThreads } from './query-migrationthreads.ts';
@@ -30,6 +36,7 @@ export const COMMANDS: readonly Command[] = [
   migrateContinue,
   migrateStartPostcopy,
   migratePause,
+  migrateRecover,
   queryMigrate,
   queryMigrationThreads,
 ];

@@ -1,7 +1,7 @@
 /** Commands that act on the migration under way. */
 import { defineCommand } from '../command.ts';
 import { MIGRATION_STATUS } from '../migration-info.ts';
-import { empty, required, struct } from '../schema.ts';
+import { empty, required, str, struct } from '../schema.ts';
 
 export const migrateCancel = defineCommand({
   name: 'migrate_cancel',
@@ -21,6 +21,17 @@ export const migrateStartPostcopy = defineCommand({
   returns: empty,
   run: async ({ host }) => {
     await host.migrateStartPostcopy();
+    return {};
+  },
+});
+
+export const migrateRecover = defineCommand({
+  name: 'migrate-recover',
+  doc: 'Destination of a postcopy in `postcopy-paused`: waits for its source at another address.',
+  arguments: struct('migrate-recover', { uri: required(str, 'Where to wait, as migrate-incoming takes it.') }),
+  returns: empty,
+  run: async ({ host }, { uri }) => {
+    await host.migrateRecover(uri);
     return {};
   },
 });

@@ -32,11 +32,12 @@ import {
   RAM_SECTION_VERSION,
   type SectionHeader,
 } from '../../wire/index.ts';
-import type { AnnouncedBlock, DestinationMachine, IncomingRam, RunState } from '../machine.ts';
+import type { AnnouncedBlock, DestinationMachine, IncomingRam, MissingRam, RunState } from '../machine.ts';
 import { checkSections } from './check-sections.ts';
 import { checkpointError, ioError, unsupported } from './errors.ts';
 import { readAt, reopenDirect, requireFileOrNothing, syncFolderOf, writeAt } from './file.ts';
 import { PageWriter } from './page-writer.ts';
+import { WantedPages } from './wanted-pages.ts';
 
 /** Sections in front of RAM are kept in memory until it begins; bytes of all of them. */
 const EARLY_BYTES_MAX = 64 * 1024 * 1024;
@@ -142,6 +143,11 @@ export class CheckpointWriter implements DestinationMachine {
     this.#tail = end + this.#ramEnd(0).length;
     this.#devicesFrom = this.#tail;
     return pages;
+  }
+
+  missingRam(): MissingRam {
+    assert(this.#ram !== undefined, 'prepareRam comes first');
+    return new WantedPages(this.#ram.blocks, this.targetPageSize);
   }
 
   #openForThreads(): { readonly fd: number; readonly direct: boolean } {

@@ -5,6 +5,7 @@
  *     words[PROGRAM ...]      machine, while all vCPUs are parked: the program's parameters
  *     words[THROTTLE_PERCENT] machine, any time
  *     words[ACKNOWLEDGED + v] vCPU v: the last request it obeys
+ *     words[FAULT + v]        vCPU v: the flat page that it waits for, plus 1, on which word it then sleeps; machine: 0 when it shall look again
  *     rate[0]                 machine, while all vCPUs are parked
  *     registers[v * ...]      vCPU v while it runs, the machine while v is parked
  *
@@ -23,9 +24,10 @@ export const Word = {
   PATTERN: 3,
   FILL_PPM: 4,
   ACKNOWLEDGED: 64,
+  FAULT: 128,
 } as const;
 
-const WORDS = Word.ACKNOWLEDGED + VCPUS_MAX;
+const WORDS = Word.FAULT + VCPUS_MAX;
 
 /** Registers of a vCPU: float64 each, one cache line a vCPU. Times are ns of the host's monotonic clock, 0 = unknown. */
 export const Register = {
@@ -41,6 +43,8 @@ export const Register = {
   LAST_STOP_GAP: 4,
   /** Gaps longer than GAP_NOTED_NS. */
   GAPS: 5,
+  /** When it began to wait for the page of FAULT. */
+  FAULT_SINCE: 6,
 } as const;
 
 export const REGISTERS = 8;
@@ -66,13 +70,14 @@ export function controlOf(shared = new SharedArrayBuffer(REGISTERS_AT + VCPUS_MA
   };
 }
 
-/** Request word: bit 0 run, bit 1 log dirty pages, bit 2 end the thread; bits 3..30 the request's number, counting up. */
+/** Request word: bit 0 run, bit 1 log dirty pages, bit 2 end the thread, bit 3 pages may be absent; bits 4..30 the request's number, counting up. */
 export const RUN = 1;
 export const LOG = 2;
 export const END = 4;
-const NUMBER_SHIFT = 3;
+export const MISSING = 8;
+const NUMBER_SHIFT = 4;
 
-/** The request after `previous` with the given bits. Numbers do not wrap in practice: 2^28 requests. */
+/** The request after `previous` with the given bits. Numbers do not wrap in practice: 2^27 requests. */
 export function nextRequest(previous: number, bits: number): number {
   return (((previous >>> NUMBER_SHIFT) + 1) << NUMBER_SHIFT) | bits;
 }

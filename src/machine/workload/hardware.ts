@@ -6,6 +6,7 @@ import type { WorkloadFault } from './errors.ts';
 import { type Layout, PAGE_SIZE } from './layout.ts';
 import { Memory } from './memory.ts';
 import type { SharedMachine } from './messages.ts';
+import { MissingPages, newPresentMemory } from './missing-pages.ts';
 import type { ProgramParameters } from './program.ts';
 import { Vcpus } from './vcpus.ts';
 
@@ -28,7 +29,8 @@ export class Hardware {
     const dirtyLog = newDirtyLogMemory(layout);
     this.dirtyLog = new WorkloadDirtyLog(dirtyLog, layout, (on) => this.vcpus.log(on));
     const ramBytes = layout.blocks[0].usedLength;
-    this.shared = { ramBytes, vcpuCount, memory: this.memory.shared, dirtyLog, control: this.control.shared };
+    const present = newPresentMemory(layout);
+    this.shared = { ramBytes, vcpuCount, memory: this.memory.shared, dirtyLog, present, control: this.control.shared };
   }
 
   /** All vCPUs parked; memory zero, or with `fill` as the program begins. Throws as `Vcpus.start`. */
@@ -47,6 +49,13 @@ export class Hardware {
 
   get vcpus(): Vcpus {
     return this.#vcpus!;
+  }
+
+  /** Of RAM that arrives while the guest runs. `order[i]`: the layout's block for the stream's block i; `pageSizes`: of the layout's blocks, bytes. */
+  missingPages(order: readonly number[], pageSizes: readonly number[]): MissingPages {
+    const { layout, control, vcpus } = this;
+    const { present, vcpuCount } = this.shared;
+    return new MissingPages({ layout, control, present, vcpus, vcpuCount, order, pageSizes });
   }
 
   /** Only while all vCPUs are parked: they look at it when they run again. */

@@ -9,6 +9,8 @@ export interface SharedMachine {
   /** In the order of the layout's blocks. */
   readonly memory: readonly SharedArrayBuffer[];
   readonly dirtyLog: SharedArrayBuffer;
+  /** One bit a flat page: it is there. Looked at only when pages may be absent. */
+  readonly present: SharedArrayBuffer;
   readonly control: SharedArrayBuffer;
 }
 
@@ -19,8 +21,8 @@ export interface VcpuStart {
   readonly fill: boolean;
 }
 
-/** The acknowledgement itself is in shared memory; this says that it is worth a look. */
-export type FromVcpu = { readonly kind: 'acknowledged' };
+/** The facts are in shared memory; this says that they are worth a look. */
+export type FromVcpu = { readonly kind: 'acknowledged' } | { readonly kind: 'fault' };
 
 export interface VerifierStart {
   readonly machine: SharedMachine;

@@ -47,6 +47,28 @@ export function runOperations(
   return acc;
 }
 
+/**
+ * How many operations from `first` on, `count` at most, touch no page that is absent. A page that is there stays there, so they can be run whoever
+ * places pages meanwhile.
+ */
+export function runnableOperations(program: Program, present: Int32Array, first: number, count: number): number {
+  for (let k = first; k < first + count; k++) if (absentPage(program, present, k) >= 0) return k - first;
+  return count;
+}
+
+/** The first page that operation `k` touches and that is absent, by its flat number; -1 if all are there. */
+export function absentPage(program: Program, present: Int32Array, k: number): number {
+  const page = flatPageOf(program, pick(program, k));
+  if (!isPresent(present, page)) return page;
+  if ((k & (ROM_PERIOD - 1)) !== 0) return -1;
+  const rom = program.romFirstPage + (romWordOf(program, k) >>> WORDS_SHIFT);
+  return isPresent(present, rom) ? -1 : rom;
+}
+
+function isPresent(present: Int32Array, flatPage: number): boolean {
+  return (Atomics.load(present, flatPage >>> 5) & (1 << (flatPage & 31))) !== 0;
+}
+
 function readRom(program: Program, chunks: Chunks, k: number): number {
   return chunks[program.romFirstPage >>> CHUNK_SHIFT]![romWordOf(program, k)]!;
 }

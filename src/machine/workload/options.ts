@@ -3,6 +3,10 @@ import { workloadError } from './errors.ts';
 import { DEVICE_MEMORY_BYTES_MAX, PAGE_SIZE, RAM_BYTES_MAX, RAM_BYTES_MIN } from './layout.ts';
 import { PATTERNS, type Pattern } from './program.ts';
 
+const MIB = 1024 * 1024;
+/** Sizes of host pages there are on x86, bytes. */
+const HOST_PAGES: readonly number[] = [PAGE_SIZE, 2 * MIB, 1024 * MIB];
+
 export interface WorkloadOptions {
   /** Bytes of main RAM, 1 MiB .. 1 TiB, a multiple of 4096. Two small blocks (vram 1 MiB, rom 256 KiB) come on top. */
   readonly ram: number;
@@ -16,6 +20,11 @@ export interface WorkloadOptions {
   readonly seed?: number;
   /** Share of the pages that hold incompressible data in the beginning, 0..1; the others are zero. Default 0.75. */
   readonly fill?: number;
+  /**
+   * Host pages of the main RAM, bytes: 4 KiB, 2 MiB or 1 GiB, as if it lay on hugetlbfs; the RAM must be whole ones. It is the unit of postcopy, and
+   * both sides must have the same. Default 4 KiB.
+   */
+  readonly hostPage?: number;
   /** Default `workload-11.1`. */
   readonly machineType?: string;
   /** 16 bytes */
@@ -33,6 +42,7 @@ export const WORKLOAD_DEFAULTS = {
   pattern: 'hot-cold',
   seed: 1,
   fill: 0.75,
+  hostPage: PAGE_SIZE,
   machineType: 'workload-11.1',
   incoming: false,
   prealloc: false,
@@ -45,7 +55,7 @@ export type CheckedOptions = Required<Omit<WorkloadOptions, 'uuid'>> & Pick<Work
 export function checkOptions(options: WorkloadOptions): CheckedOptions {
   const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
   const checked = { ...WORKLOAD_DEFAULTS, ...given } as CheckedOptions;
-  const { ram, vcpus, dirtyRate, pattern, seed, fill, machineType, uuid, deviceMemory } = checked;
+  const { ram, vcpus, dirtyRate, pattern, seed, fill, hostPage, machineType, uuid, deviceMemory } = checked;
   const require = (option: keyof WorkloadOptions, holds: boolean, range: string) => {
     if (holds) return;
     const found = String(checked[option]);
@@ -54,6 +64,8 @@ export function checkOptions(options: WorkloadOptions): CheckedOptions {
   require('ram', ram >= RAM_BYTES_MIN &&
     ram <= RAM_BYTES_MAX &&
     ram % PAGE_SIZE === 0, `1 MiB to 1 TiB in whole pages of ${PAGE_SIZE} bytes`);
+  require('hostPage', HOST_PAGES.includes(hostPage) &&
+    ram % hostPage === 0, `4 KiB, 2 MiB or 1 GiB, of which the RAM is a multiple`);
   require('vcpus', Number.isInteger(vcpus) && vcpus >= 1 && vcpus <= VCPUS_MAX, `1 to ${VCPUS_MAX}`);
   require('dirtyRate', dirtyRate === 'max' ||
     (Number.isSafeInteger(dirtyRate) && dirtyRate >= 0), 'a whole number of bytes a second, or max');

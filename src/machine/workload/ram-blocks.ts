@@ -2,12 +2,13 @@ import type { AnnouncedBlock, RamBlock } from '../machine.ts';
 import { workloadError } from './errors.ts';
 import { type Layout, PAGE_SIZE } from './layout.ts';
 
-export function ramBlocksOf(layout: Layout): readonly RamBlock[] {
+/** `hostPageSize`: of the main block, bytes; the small ones have ordinary pages. */
+export function ramBlocksOf(layout: Layout, hostPageSize = PAGE_SIZE): readonly RamBlock[] {
   return layout.blocks.map(({ idstr, usedLength, guestAddress }, index) => ({
     index,
     idstr,
     usedLength,
-    pageSize: PAGE_SIZE,
+    pageSize: index === 0 ? hostPageSize : PAGE_SIZE,
     guestAddress,
     shared: false,
   }));

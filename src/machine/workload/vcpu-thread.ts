@@ -1,7 +1,6 @@
 /** Entry of a vCPU's thread. */
 import { parentPort, workerData } from 'node:worker_threads';
-import type { FromVcpu, VcpuStart } from './messages.ts';
+import type { VcpuStart } from './messages.ts';
 import { Vcpu } from './vcpu.ts';
 
-const acknowledged: FromVcpu = { kind: 'acknowledged' };
-new Vcpu(workerData as VcpuStart, () => parentPort?.postMessage(acknowledged)).run();
+new Vcpu(workerData as VcpuStart, (message) => parentPort?.postMessage(message)).run();

@@ -11,6 +11,7 @@ import {
   GAP_NOTED_NS,
   LOG,
   loadParameters,
+  MISSING,
   REGISTERS,
   Register,
   RUN,
@@ -18,8 +19,8 @@ import {
 } from './control-words.ts';
 import { hostClock } from './host-clock.ts';
 import { type Chunks, chunksOf, type Layout, layoutOf } from './layout.ts';
-import type { VcpuStart } from './messages.ts';
-import { fillOwnPages, runOperations } from './operations.ts';
+import type { FromVcpu, VcpuStart } from './messages.ts';
+import { absentPage, fillOwnPages, runnableOperations, runOperations } from './operations.ts';
 import { type Program, programOf } from './program.ts';
 
 /** Some 50 us of work at full speed. */
@@ -31,13 +32,17 @@ const CATCH_UP_NS = 100_000_000;
 /** The throttle takes its share after each slice of this length, as QEMU's auto-converge does (10 ms). */
 const SLICE_NS = 10_000_000;
 
+const ACKNOWLEDGED: FromVcpu = { kind: 'acknowledged' };
+const FAULT: FromVcpu = { kind: 'fault' };
+
 export class Vcpu {
   readonly #start: VcpuStart;
-  readonly #notify: () => void;
+  readonly #tell: (message: FromVcpu) => void;
   readonly #control: Control;
   readonly #layout: Layout;
   readonly #chunks: Chunks;
   readonly #dirtyLog: Int32Array;
+  readonly #present: Int32Array;
   readonly #clock = hostClock();
   readonly #registers: Float64Array;
 
@@ -52,14 +57,15 @@ export class Vcpu {
   /** From when on the vCPU wants to run. */
   #readyAt = 0;
 
-  constructor(start: VcpuStart, notify: () => void) {
+  constructor(start: VcpuStart, tell: (message: FromVcpu) => void) {
     const { machine, vcpu } = start;
     this.#start = start;
-    this.#notify = notify;
+    this.#tell = tell;
     this.#control = controlOf(machine.control);
     this.#layout = layoutOf(machine.ramBytes);
     this.#chunks = chunksOf(this.#layout, machine.memory);
     this.#dirtyLog = new Int32Array(machine.dirtyLog);
+    this.#present = new Int32Array(machine.present);
     this.#registers = this.#control.registers.subarray(vcpu * REGISTERS, (vcpu + 1) * REGISTERS);
     this.#program = this.#loadProgram();
   }
@@ -84,7 +90,7 @@ export class Vcpu {
     if (!ran && runs) this.#unpark();
     this.#sliceStart = this.#clock();
     Atomics.store(this.#control.words, Word.ACKNOWLEDGED + this.#start.vcpu, request);
-    this.#notify();
+    this.#tell(ACKNOWLEDGED);
   }
 
   #park(): void {
@@ -131,18 +137,49 @@ export class Vcpu {
       this.#sleep(Infinity);
       return;
     }
-    const count = this.#allowed(rate, now);
-    if (count === 0) {
+    const allowed = this.#allowed(rate, now);
+    if (allowed === 0) {
       const napNs = Math.max(NAP_NS, (1 - this.#credit) / rate);
       this.#readyAt = now + napNs;
       this.#sleep(napNs);
       return;
     }
+    const count = this.#runnable(allowed);
     const log = (this.#request & LOG) === 0 ? undefined : this.#dirtyLog;
     this.#accumulator = runOperations(this.#program, this.#chunks, log, this.#operations, count, this.#accumulator);
     this.#operations += count;
     this.#registers[Register.OPERATIONS] = this.#operations;
+    if (count < allowed) {
+      this.#credit += allowed - count;
+      this.#awaitPage();
+    }
     this.#tick();
+  }
+
+  /** Operations in front of the first that needs an absent page. */
+  #runnable(count: number): number {
+    if ((this.#request & MISSING) === 0) return count;
+    return runnableOperations(this.#program, this.#present, this.#operations, count);
+  }
+
+  /**
+   * Sleeps until the page is there that the next operation needs, or a request has come. Nobody is missed: this side first stores what it waits
+   * for, then looks whether it is there and whether there is a request; the machine first places the page, or publishes the request, then
+   * looks who waits. All of it is sequentially consistent, so one of the two sees the other.
+   */
+  #awaitPage(): void {
+    const { words } = this.#control;
+    const at = Word.FAULT + this.#start.vcpu;
+    const page = absentPage(this.#program, this.#present, this.#operations);
+    if (page < 0) return;
+    this.#registers[Register.FAULT_SINCE] = this.#clock();
+    Atomics.store(words, at, page + 1);
+    const stillAbsent = absentPage(this.#program, this.#present, this.#operations) === page;
+    if (stillAbsent && Atomics.load(words, Word.REQUEST) === this.#request) {
+      this.#tell(FAULT);
+      while (Atomics.load(words, at) === page + 1) Atomics.wait(words, at, page + 1);
+    }
+    Atomics.store(words, at, 0);
   }
 
   /** Operations of this turn, taken from the credit. */

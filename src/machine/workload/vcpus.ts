@@ -1,9 +1,9 @@
 /** The vCPUs as the machine sees them: threads that are started, asked and ended together. */
 import { Worker } from 'node:worker_threads';
 import { asError, type FerryError } from '../../base/index.ts';
-import { type Control, END, LOG, nextRequest, obeys, RUN, Word } from './control-words.ts';
+import { type Control, END, LOG, MISSING, nextRequest, obeys, RUN, Word } from './control-words.ts';
 import { type WorkloadFault, workloadError } from './errors.ts';
-import type { SharedMachine, VcpuStart } from './messages.ts';
+import type { FromVcpu, SharedMachine, VcpuStart } from './messages.ts';
 
 /** Starting includes writing the initial memory, which gets time for this rate on top. */
 const DEADLINES = { startMs: 30_000, obeyMs: 10_000 };
@@ -24,6 +24,8 @@ export class Vcpus {
   readonly #obeyDeadlineMs: number;
   #death: FerryError<WorkloadFault> | undefined;
   #ending = false;
+  /** Called when a vCPU waits for a page (words[FAULT + vcpu]); it may have gone on by then. */
+  faulted: (vcpu: number) => void = () => {};
 
   private constructor(control: Control, died: (error: FerryError<WorkloadFault>) => void, obeyDeadlineMs: number) {
     this.#control = control;
@@ -62,7 +64,10 @@ export class Vcpus {
       // A vCPU allocates next to nothing; without limits each thread would keep a young generation of its own size.
       resourceLimits: { maxYoungGenerationSizeMb: 1, maxOldGenerationSizeMb: 16 },
     });
-    thread.on('message', () => this.#settle());
+    thread.on('message', ({ kind }: FromVcpu) => {
+      if (kind === 'fault') this.faulted(start.vcpu);
+      else this.#settle();
+    });
     thread.on('error', (error) => this.#lost(start.vcpu, error));
     thread.on('exit', () => this.#lost(start.vcpu));
     this.#threads.push(thread);
@@ -87,6 +92,11 @@ export class Vcpus {
     return this.#request(on ? this.#current | LOG : this.#current & ~LOG, this.#obeyDeadlineMs);
   }
 
+  /** Resolves when every vCPU looks whether a page is there before it touches it (`on`), or none does. */
+  pagesMayBeAbsent(on: boolean): Promise<void> {
+    return this.#request(on ? this.#current | MISSING : this.#current & ~MISSING, this.#obeyDeadlineMs);
+  }
+
   throttle(percentage: number): void {
     Atomics.store(this.#control.words, Word.THROTTLE_PERCENT, percentage);
     this.#publish(this.#current);
@@ -102,9 +112,15 @@ export class Vcpus {
 
   /** Makes the bits of `bits` the newest request and wakes every vCPU. */
   #publish(bits: number): number {
-    const request = nextRequest(this.#current, bits & (RUN | LOG | END));
+    const request = nextRequest(this.#current, bits & (RUN | LOG | END | MISSING));
     Atomics.store(this.#control.words, Word.REQUEST, request);
     Atomics.notify(this.#control.words, Word.REQUEST);
+    // Those that wait for a page look at the request too.
+    for (let vcpu = 0; vcpu < this.#threads.length; vcpu++) {
+      if (Atomics.exchange(this.#control.words, Word.FAULT + vcpu, 0) !== 0) {
+        Atomics.notify(this.#control.words, Word.FAULT + vcpu);
+      }
+    }
     return request;
   }
 

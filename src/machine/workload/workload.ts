@@ -12,6 +12,7 @@ import type {
   DestinationMachine,
   DirtyLog,
   IncomingRam,
+  MissingRam,
   PageWindow,
   RamBlock,
   RunState,
@@ -87,6 +88,8 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
   #pristine = false;
   #failure: FerryError<WorkloadFault> | undefined;
   #incoming: IncomingDevices | undefined;
+  /** Own blocks in the order in which the stream has announced them. */
+  #order: readonly number[] = [];
   /** What the stream says the guest shall do; set by commit. */
   #incomingRunState: IncomingRunState | undefined;
   /** Run state that finish-migrate interrupted, until the machine goes on here: what the destination shall go on with. */
@@ -100,7 +103,7 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
     this.uuid = options.uuid;
     this.vcpuCount = options.vcpus;
     this.#layout = layoutOf(options.ram, options.deviceMemory);
-    this.ram = ramBlocksOf(this.#layout);
+    this.ram = ramBlocksOf(this.#layout, options.hostPage);
     this.#program = {
       seed: options.seed,
       pattern: options.pattern,
@@ -245,9 +248,16 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
     const order = matchBlocks(this.ram, blocks);
     if (!this.#pristine) await this.#release();
     this.#pristine = false;
-    const { memory } = this.#hardware ?? (await this.#start(false));
+    const hardware = this.#hardware ?? (await this.#start(false));
     this.#incoming = new IncomingDevices({ ramBytes: this.ram[0]!.usedLength, vcpuCount: this.vcpuCount });
-    return memory.sink(order);
+    this.#order = order;
+    return hardware.memory.sink(order);
+  }
+
+  missingRam(): MissingRam {
+    this.#expected('miss RAM');
+    const pageSizes = this.ram.map(({ pageSize }) => pageSize);
+    return this.#hardware!.missingPages(this.#order, pageSizes);
   }
 
   /** Memory takes pages at once. */

@@ -13,11 +13,11 @@ const SILENCE_MS = 10_000;
 
 /** The main stream as it arrives, element by element; pages go straight to the sink. */
 export class IncomingStream {
-  readonly channel: Channel;
+  #channel: Channel;
   /** The source listens on the return path, and after EOF it may wait for a word without a word. */
   sourceListens = false;
   readonly #pageSize: number;
-  readonly #input: StreamInput;
+  #input: StreamInput;
   readonly #parser: StreamParser;
   #direct: DirectReceiver | undefined;
   /** EOF was the last event. */
@@ -25,17 +25,47 @@ export class IncomingStream {
   #over = false;
   /** A read under way: one that outlasted a silence is waited for again. */
   #reading: Promise<Chunk | null> | undefined;
+  /** Of channels before this one, bytes. */
+  #readBefore = 0;
   #interruption: Error | undefined;
   #interrupt: (error: Error) => void = () => {};
 
   constructor(channel: Channel, machine: DestinationMachine) {
-    this.channel = channel;
+    this.#channel = channel;
     this.#pageSize = machine.targetPageSize;
     this.#input = new StreamInput(channel.label);
     this.#parser = new StreamParser(this.#input.reader, {
       pageSize: this.#pageSize,
       measureDevice: (section, bytes) => machine.measureDevice(section, bytes),
+      packages: 'whole',
     });
+  }
+
+  get channel(): Channel {
+    return this.#channel;
+  }
+
+  /** Of all channels there have been. */
+  get bytesRead(): number {
+    return this.#readBefore + this.#channel.counters.bytesRead;
+  }
+
+  /** The elements of a package, to be read beside this stream. `event.bytes` must stay. */
+  packaged(event: StreamEvent & { readonly kind: 'package' }): StreamParser {
+    return this.#parser.packaged(event);
+  }
+
+  /** Postcopy recovery: the stream goes on over another channel. */
+  moveTo(channel: Channel): void {
+    this.#readBefore = this.bytesRead;
+    this.#channel = channel;
+    this.#input = new StreamInput(channel.label);
+    this.#parser.resume(this.#input.reader);
+    this.#reading = undefined;
+    this.#interruption = undefined;
+    this.#direct = undefined;
+    this.#ended = false;
+    this.#over = false;
   }
 
   /** After the event `ram-blocks`: where pages go. */

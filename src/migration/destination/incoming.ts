@@ -1,31 +1,25 @@
-import { asError, explain, nowMs, StateMachine, unreachable, Writer } from '../../base/index.ts';
+import { asError, explain, nowMs, StateMachine, unreachable } from '../../base/index.ts';
 import type { ChannelInfo } from '../../dataplane/index.ts';
 import type { DestinationMachine, IncomingRam } from '../../machine/index.ts';
 import type { SettingsView } from '../../settings/index.ts';
 import type { Channel } from '../../transport/index.ts';
-import {
-  type Command,
-  encodeReturnPathMessage,
-  type RamCounts,
-  type ReturnPathMessage,
-  type StreamEvent,
-} from '../../wire/index.ts';
-import { within } from '../deadline.ts';
-import { MigrationError, unsupported } from '../errors.ts';
+import type { Command, RamCounts, StreamEvent } from '../../wire/index.ts';
+import { MigrationError, mismatch, unsupported, wrongState } from '../errors.ts';
 import type { MigrationInfo, MigrationStatus } from '../host.ts';
 import { pageCompression } from '../page-compression.ts';
+import type { AdvisedPages } from '../postcopy/destination/late-pages.ts';
+import { PostcopyDestination, type PostcopyDestinationParts } from '../postcopy/destination/postcopy-destination.ts';
 import { PING_HELLO, PONG_VMFERRY, SHUT_NEVER_STARTED } from '../return-path.ts';
 import { NO_CHANNELS } from '../statistics.ts';
 import { INCOMING_ARCS } from '../status.ts';
 import { Arrivals, type SourceListener } from './arrivals.ts';
 import { checkConfiguration } from './check-configuration.ts';
 import { IncomingStream } from './incoming-stream.ts';
+import { answer, hangUp, sayArrived, sayFailed } from './last-words.ts';
 import { LoadTasks } from './load-tasks.ts';
 import { RamChannels } from './ram-channels.ts';
 import { SwitchoverAcks } from './switchover-acks.ts';
 
-/** Time for the source to close after SHUT 0, and for a last SHUT on the failure path to leave, ms. */
-const CLOSING_DEADLINE_MS = 5_000;
 /** Of a VM that was given none: what QEMU's channels announce then. */
 const NO_UUID = new Uint8Array(16);
 
@@ -78,6 +72,10 @@ export class IncomingMigration {
   #channels: RamChannels | undefined;
   /** Once the machine type is known. */
   #acks: SwitchoverAcks | undefined;
+  /** What POSTCOPY_ADVISE has said; with it the migration may become a postcopy. */
+  #advised: AdvisedPages | undefined;
+  #postcopy: PostcopyDestination | undefined;
+  #waitsFor: string | undefined;
   #failure: Error | undefined;
   #committed = false;
   #started = false;
@@ -105,7 +103,10 @@ export class IncomingMigration {
   /** As query-migrate on a destination: status and error; vmferry adds what has arrived. */
   info(): MigrationInfo {
     const info: MigrationInfo = { status: this.status };
-    if (this.#failure !== undefined) info['error-desc'] = explain(this.#failure);
+    const error = this.#failure ?? this.#postcopy?.pausedBy;
+    if (error !== undefined) info['error-desc'] = explain(error);
+    if (this.#waitsFor !== undefined) info['x-waiting-for'] = this.#waitsFor;
+    Object.assign(info, this.#postcopy?.figures);
     if (this.status === 'setup' && this.#arrivals !== undefined) info['x-waiting-for'] = this.#arrivals.waitingFor;
     return info;
   }
@@ -122,15 +123,32 @@ export class IncomingMigration {
     readonly ramTotal: number;
     readonly ms: number;
   } {
-    const main = this.#channel?.counters.bytesRead ?? 0;
+    const main = this.#stream?.bytesRead ?? 0;
     const channels = this.#channels?.totals ?? NO_CHANNELS;
+    const urgent = this.#postcopy?.urgentTotals ?? NO_CHANNELS;
     const { normal, zero, ...differences } = this.#counts;
     return {
-      bytes: main + channels.bytes,
-      pages: { normal: normal + channels.normalPages, zero: zero + channels.zeroPages, ...differences },
+      bytes: main + channels.bytes + urgent.bytes,
+      pages: {
+        normal: normal + channels.normalPages + urgent.normalPages,
+        zero: zero + channels.zeroPages + urgent.zeroPages,
+        ...differences,
+      },
       ramTotal: this.#totalBytes,
       ms: (this.#endMs ?? nowMs()) - this.#startMs,
     };
+  }
+
+  /** The postcopy under way. Throws MIGRATION_STATE if there is none. */
+  get postcopy(): PostcopyDestination {
+    if (this.#postcopy === undefined) throw wrongState(this.status, 'there is no postcopy under way');
+    return this.#postcopy;
+  }
+
+  /** Ends whatever is under way, since the process ends. */
+  abandon(): void {
+    this.cancel();
+    this.#postcopy?.abandon(new MigrationError({ code: 'MIGRATION_CANCELLED' }, 'the process was told to quit'));
   }
 
   /** Ends the migration unless the machine is committed already; the source resumes its guest. */
@@ -138,7 +156,8 @@ export class IncomingMigration {
     if (this.#committed) return;
     const error = new MigrationError({ code: 'MIGRATION_CANCELLED' }, 'the migration was cancelled here');
     this.#fail(error);
-    this.#channel?.destroy(error);
+    if (this.#postcopy === undefined) this.#channel?.destroy(error);
+    else this.#postcopy.abandon(error);
   }
 
   /** Runs the migration to its end; never throws. */
@@ -149,20 +168,27 @@ export class IncomingMigration {
       this.#startMs = nowMs();
       this.#state.move('active');
       await this.#load(channel);
-      this.#channels?.endPages();
+      // In a postcopy the channels have had nothing to do since the switchover.
+      const channels = this.#postcopy?.began ? undefined : this.#channels;
+      channels?.endPages();
       await this.#tasks.settled();
-      await this.#channels?.finish();
+      await channels?.finish();
       this.#check();
-      await this.#machine.commit();
-      this.#committed = true;
-      await this.#machine.start();
-      this.#started = true;
-      this.#options.observer?.started?.();
+      if (!this.#committed) await this.#adopt();
     } catch (thrown) {
       this.#fail(asError(thrown));
       return await this.#giveUp();
     }
     return await this.#confirm(this.#stream!);
+  }
+
+  /** The machine takes over what has come; from then on it is never discarded. */
+  async #adopt(): Promise<void> {
+    await this.#machine.commit();
+    this.#committed = true;
+    await this.#machine.start();
+    this.#started = true;
+    this.#options.observer?.started?.();
   }
 
   #fail(error: Error): void {
@@ -193,13 +219,16 @@ export class IncomingMigration {
         this.#channels = new RamChannels(channels, {
           compression: pageCompression(this.#settings),
           queuedBytesMax: this.#settings.parameter('x-migration-max-queued-buffers-size'),
-          failed: (error) => this.#fail(error),
+          failed: (error) => {
+            if (!this.#postcopy?.began) this.#fail(error);
+          },
         });
       }
       this.#check();
       return main;
     } finally {
-      listener.close();
+      // A preempt channel comes last, and late.
+      if (!this.#settings.capability('postcopy-preempt') || this.#channel === undefined) listener.close();
     }
   }
 
@@ -210,9 +239,10 @@ export class IncomingMigration {
     for (let event = await stream.next(); event !== undefined; event = await stream.next()) {
       await this.#take(event, stream);
       this.#check();
+      if (event.kind === 'package') break;
       described = event.kind === 'description';
     }
-    if (!described) await this.#machine.describe('');
+    if (!described && !this.#committed) await this.#machine.describe('');
   }
 
   async #take(event: StreamEvent, stream: IncomingStream): Promise<void> {
@@ -236,7 +266,11 @@ export class IncomingMigration {
         const ram = await this.#machine.prepareRam(event.blocks, { ignoreShared });
         this.#options.prepared?.(ram);
         await this.#channels?.start(ram.share(), this.#machine.besideDevices ?? []);
-        return stream.setRamSink(ram);
+        if (this.#advised !== undefined) {
+          const advised = { ram, blocks: event.blocks, advised: this.#advised };
+          this.#postcopy = new PostcopyDestination(this.#postcopyParts(stream), advised);
+        }
+        return stream.setRamSink(this.#postcopy?.sink ?? ram);
       }
       case 'ram-batch':
         this.#count(event.pages);
@@ -249,7 +283,7 @@ export class IncomingMigration {
         if (event.ramPages !== undefined) this.#count(event.ramPages);
         return;
       case 'package':
-        throw unsupported('postcopy (command PACKAGED)');
+        return await this.postcopy.run(event);
       case 'device':
         return await this.#machine.loadDevice(event.section, event.body);
       case 'vfio':
@@ -261,6 +295,28 @@ export class IncomingMigration {
       default:
         unreachable(event);
     }
+  }
+
+  #postcopyParts(stream: IncomingStream): PostcopyDestinationParts {
+    return {
+      machine: this.#machine,
+      settings: this.#settings,
+      stream,
+      listener: this.#options.listener,
+      signal: this.#abort.signal,
+      status: () => this.status,
+      move: (status) => this.#state.move(status),
+      waitsFor: (what) => {
+        this.#waitsFor = what;
+      },
+      loadDevice: (event) => this.#take(event, stream),
+      start: async () => {
+        await this.#tasks.settled();
+        await this.#machine.describe('');
+        await this.#adopt();
+      },
+      count: (pages) => this.#count(pages),
+    };
   }
 
   #count(pages: RamCounts): void {
@@ -280,19 +336,25 @@ export class IncomingMigration {
         if (!stream.sourceListens) throw unsupported('PING before OPEN_RETURN_PATH');
         // Our sources ask so whether all is loaded that stands before it.
         await this.#tasks.settled();
-        if (command.value === PING_HELLO) await this.#answer(stream.channel, { type: 'PONG', value: PONG_VMFERRY });
-        return await this.#answer(stream.channel, { type: 'PONG', value: command.value });
+        if (command.value === PING_HELLO) await answer(stream.channel, { type: 'PONG', value: PONG_VMFERRY });
+        return await answer(stream.channel, { type: 'PONG', value: command.value });
       case 'SWITCHOVER_START':
         for (const { device, state } of this.#channels?.openStates() ?? []) this.#machine.loadBeside?.(device, state);
         return;
+      case 'PACKAGED':
+        return;
       case 'POSTCOPY_ADVISE':
+        if (!this.#settings.capability('postcopy-ram')) throw mismatch('capability postcopy-ram', 'off', 'on');
+        if (command.pageSizes === undefined) throw unsupported('postcopy of dirty bitmaps');
+        this.#advised = command.pageSizes;
+        return;
+      case 'POSTCOPY_RAM_DISCARD':
+        return this.postcopy.discard(command);
       case 'POSTCOPY_LISTEN':
       case 'POSTCOPY_RUN':
-      case 'POSTCOPY_RAM_DISCARD':
-      case 'PACKAGED':
       case 'POSTCOPY_RESUME':
       case 'RECV_BITMAP':
-        throw unsupported(`postcopy (command ${command.name})`);
+        throw unsupported(`${command.name} outside of a package`);
       case 'ENABLE_COLO':
         throw unsupported('COLO');
       default:
@@ -306,30 +368,18 @@ export class IncomingMigration {
       expected: this.#settings.capability('switchover-ack'),
       devices: this.#machine.switchoverAckNeeded ?? [],
       // Whoever cannot be told is gone, which is noticed elsewhere.
-      acknowledge: () => void this.#answer(channel, { type: 'SWITCHOVER_ACK' }).catch(() => {}),
+      acknowledge: () => void answer(channel, { type: 'SWITCHOVER_ACK' }).catch(() => {}),
     });
   }
 
-  async #answer(channel: Channel, message: ReturnPathMessage): Promise<void> {
-    const writer = new Writer(64);
-    encodeReturnPathMessage(writer, message);
-    await channel.write(writer.bytes());
-  }
-
-  /** The machine is here. SHUT 0 is offered as long as the channel lives; whether it arrived shows in the source's orderly close. */
+  /** The machine is here. */
   async #confirm(stream: IncomingStream): Promise<IncomingResult> {
     const { channel } = stream;
     this.#endMs = nowMs();
-    let confirmed = true;
-    if (stream.sourceListens) {
-      try {
-        await within(this.#answer(channel, { type: 'SHUT', value: 0 }), CLOSING_DEADLINE_MS, 'SHUT to leave');
-        await within(stream.drain(), CLOSING_DEADLINE_MS, 'the source to close');
-      } catch {
-        confirmed = false;
-      }
-    }
+    const confirmed = await sayArrived(stream);
+    if (this.#postcopy?.began) await this.#channels?.cancel(new Error('the migration is complete'));
     this.#channels?.close();
+    await this.#postcopy?.close();
     channel.destroy();
     await channel.closed;
     this.#state.move('completed');
@@ -338,32 +388,23 @@ export class IncomingMigration {
 
   async #giveUp(): Promise<IncomingResult> {
     const error = this.#failure!;
+    const stream = this.#stream;
     this.#endMs = nowMs();
     // A machine that was told to start and did not may have devices that run: they end before the guest is given back.
     if (this.#committed && !this.#started) await this.#machine.discard();
-    // Early, so that the source knows why its channels end.
-    if (this.#stream?.sourceListens) {
-      const answered = this.#answer(this.#stream.channel, {
-        type: 'SHUT',
-        value: this.#started ? 1 : SHUT_NEVER_STARTED,
-      });
-      await within(answered, CLOSING_DEADLINE_MS, 'SHUT to leave').catch(() => {});
-    }
+    // Early, so that the source knows why its channels end. But in a postcopy a QEMU that hears it takes a guest back that has run here.
+    const gone = this.#started && this.#postcopy?.began === true;
+    if (stream !== undefined && !gone) await sayFailed(stream, this.#started ? 1 : SHUT_NEVER_STARTED);
     await this.#channels?.cancel(error);
+    this.#options.listener.close();
+    if (stream !== undefined) await hangUp(stream);
+    await this.#postcopy?.end(error);
+    const channel = stream?.channel ?? this.#channel;
+    channel?.destroy(error);
+    await channel?.closed;
     if (!this.#committed) await this.#machine.discard();
-    await this.#close(error);
     this.#failure = (await this.#options.farFailure?.()) ?? error;
     this.#state.move('failed');
     return { status: 'failed', info: this.info(), error: this.#failure, confirmed: true };
-  }
-
-  async #close(error: Error): Promise<void> {
-    const channel = this.#channel;
-    if (channel === undefined) return;
-    if (this.#stream?.sourceListens) {
-      await within(channel.end(), CLOSING_DEADLINE_MS, 'the channel to end').catch(() => {});
-    }
-    channel.destroy(error);
-    await channel.closed;
   }
 }

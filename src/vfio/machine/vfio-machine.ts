@@ -86,8 +86,12 @@ export class VfioMachine implements DeviceHost {
   /** Devices that had to be reset after a failure, each time: their state was lost. */
   readonly #resets: string[] = [];
 
+  /** Devices write to memory by themselves, whether it is there or not. */
+  readonly missingRam: DeviceHost['missingRam'];
+
   private constructor(host: DeviceHost, devices: readonly PluggedDevice[], deadlines: DeviceDeadlines) {
     this.#host = host;
+    this.missingRam = devices.length === 0 && host.missingRam !== undefined ? () => host.missingRam!() : undefined;
     this.#slots = devices.map((plugged) => {
       const device = new GuardedDevice(plugged.device, deadlines);
       const outgoing = new OutgoingDevice(device, plugged.idstr, plugged.instance, this.#spans, () =>

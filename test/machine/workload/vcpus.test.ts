@@ -124,6 +124,7 @@ test('a vCPU that does not answer is named after the deadline', async () => {
     vcpuCount: 2,
     memory: layout.blocks.map(({ usedLength }) => new SharedArrayBuffer(usedLength)),
     dirtyLog: new SharedArrayBuffer(layout.flatPageCount / 8),
+    present: new SharedArrayBuffer(layout.flatPageCount / 8),
     // Not the control page that the machine writes: its requests reach nobody.
     control: controlOf().shared,
   };

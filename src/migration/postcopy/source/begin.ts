@@ -12,6 +12,9 @@ const ANSWER_DEADLINE_MS = 60_000;
 /** Throws MIGRATION_UNSUPPORTED if this migration cannot become a postcopy. */
 export function requirePostcopy({ links, settings, profile, machine }: SourceRun, dial: Dial | undefined): void {
   if (links.returnPath === undefined) throw unsupported('postcopy over a channel on which no destination can answer');
+  const device = machine.iterables[0];
+  if (device !== undefined)
+    throw unsupported(`postcopy-ram with device ${device.idstr}, which would write to memory that is not there yet,`);
   if (settings.capability('postcopy-preempt') && dial === undefined)
     throw unsupported('postcopy-preempt over a single connection');
   // 8.2 to 10.0 refuse it, 7.2 dies of it at the end (qemu-wire 5.10); a machine type of 10.1 only newer ones have.

@@ -178,7 +178,8 @@ export class PageServer {
   /** Has every idle urgent lane send requested pages. */
   #answer(): void {
     const { urgent, background, breakHuge } = this.#parts;
-    if (!breakHuge && background.busy) return;
+    // What waits when the connection is lost is asked for again over the next one.
+    if (this.#failure !== undefined || (!breakHuge && background.busy)) return;
     for (const lane of urgent) {
       if (this.#queue.length === 0) return;
       if (this.#sending.has(lane)) continue;

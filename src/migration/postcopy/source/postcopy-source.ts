@@ -17,9 +17,10 @@ const PING_BEHIND = 4;
 const PING_LOADED = 0x42;
 /** POSTCOPY_RUN, the last element of the package, bytes. */
 const RUN_BYTES = 5;
-/** When all pages are out: time for the destination to load its devices, and after END and EOF to confirm, ms. */
+/** When all pages are out: time for the destination to load its devices, after END and EOF to confirm, and then for the channels to end, ms. */
 const LOADED_DEADLINE_MS = 120_000;
 const SHUT_DEADLINE_MS = 120_000;
+const CLOSING_DEADLINE_MS = 5_000;
 
 /**
  * The source of a postcopy, from the stopped guest to its confirmation at the destination:
@@ -171,9 +172,9 @@ export class PostcopySource {
     await stream.finishPostcopy();
     await links.output.drained();
     await this.#wait(shut, SHUT_DEADLINE_MS, 'the destination to confirm that it has everything');
-    // Those of multifd, which carried the first pages. How they end changes nothing any more.
-    const ended = links.channels?.end() ?? Promise.resolve();
-    await this.#wait(ended, SHUT_DEADLINE_MS, 'the channels to take the last bytes').catch(() => {});
+    // It has: what still goes wrong changes nothing. A destination waits for this end to see that it was heard.
+    await this.#run.wait(links.end(), CLOSING_DEADLINE_MS, 'the channels to end').catch(() => {});
+    await links.closed();
   }
 
   #wait(promise: Promise<void>, deadlineMs: number, what: string): Promise<void> {

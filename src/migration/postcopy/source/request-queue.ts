@@ -1,9 +1,6 @@
-import { clearBit, newBitmap, setBit, testBit } from '../../../base/index.ts';
+import { blockOfKey, clearBit, newBitmap, pageKey, pageOfKey, setBit, testBit } from '../../../base/index.ts';
 import { badPageRequest } from '../../errors.ts';
 import type { Place, RemainingRam } from './remaining-ram.ts';
-
-/** Above 2^32 a page number of no block: `block * KEY + page` names a page. */
-const KEY = 2 ** 33;
 
 /**
  * Host pages that the destination has asked for and that are still to be sent, in the order asked. A page that is waiting already, or no
@@ -54,7 +51,7 @@ export class RequestQueue {
     for (let page = start / this.#targetPageSize; page < end; page += hostPages) {
       if (testBit(queued, page) || !this.#ram.isDirty(block, page)) continue;
       setBit(queued, page);
-      this.#waiting.push(block * KEY + page);
+      this.#waiting.push(pageKey(block, page));
       added++;
     }
     return added;
@@ -64,8 +61,8 @@ export class RequestQueue {
   next(into: Place): boolean {
     while (this.#head < this.#waiting.length) {
       const key = this.#waiting[this.#head++]!;
-      const block = Math.floor(key / KEY);
-      const page = key - block * KEY;
+      const block = blockOfKey(key);
+      const page = pageOfKey(key);
       clearBit(this.#queued[block]!, page);
       if (!this.#ram.isDirty(block, page)) continue;
       into.block = block;

@@ -1,0 +1,343 @@
+import { asError, unreachable } from '../../../base/index.ts';
+import type { DestinationMachine, IncomingRam } from '../../../machine/index.ts';
+import type { SettingsView } from '../../../settings/index.ts';
+import type { AnnouncedBlock, Command, RamCounts, StreamEvent } from '../../../wire/index.ts';
+import { RESUME_ACK_VALUE } from '../../../wire/index.ts';
+import type { SourceListener } from '../../destination/arrivals.ts';
+import type { IncomingStream } from '../../destination/incoming-stream.ts';
+import { MigrationError, unsupported, wrongState } from '../../errors.ts';
+import type { MigrationStatus } from '../../host.ts';
+import type { BlocktimeFigures } from './blocktime.ts';
+import type { HostPageSink } from './host-page-sink.ts';
+import { type AdvisedPages, LatePages } from './late-pages.ts';
+import { Reconnection } from './reconnection.ts';
+import { SourceConnection } from './source-connection.ts';
+import { UrgentReceiver } from './urgent-receiver.ts';
+
+/** What the destination of a postcopy must know of the conductor it works for. */
+export interface PostcopyDestinationParts {
+  readonly machine: DestinationMachine;
+  readonly settings: SettingsView;
+  readonly stream: IncomingStream;
+  /** Further connections of the source. */
+  readonly listener: SourceListener;
+  readonly signal: AbortSignal;
+  readonly status: () => MigrationStatus;
+  readonly move: (status: MigrationStatus) => void;
+  readonly waitsFor: (what: string | undefined) => void;
+  /** Device sections and iterables of a package, in order. */
+  readonly loadDevice: (event: StreamEvent) => Promise<void>;
+  /** The machine takes over what has come, and runs: from now on it is never discarded. */
+  readonly start: () => Promise<void>;
+  /** Pages have come on the main channel. */
+  readonly count: (pages: Readonly<RamCounts>) => void;
+}
+
+/** The RAM of a stream in which POSTCOPY_ADVISE has come. */
+export interface AdvisedRam {
+  readonly ram: IncomingRam;
+  readonly blocks: readonly AnnouncedBlock[];
+  readonly advised: AdvisedPages;
+}
+
+/**
+ * The destination of a postcopy, from the block list on:
+ *
+ *   discard   what is not here in its last version
+ *   run       the package: LISTEN, devices, RUN; beside it and behind it pages, until all are here. From RUN on a broken connection pauses,
+ *             and the stream goes on over another one
+ *
+ * The first failure before RUN ends it: the guest is the source's, and two would run if it ran here as well.
+ */
+export class PostcopyDestination {
+  readonly #parts: PostcopyDestinationParts;
+  readonly #blocks: readonly AnnouncedBlock[];
+  readonly #pages: LatePages;
+  /** Of the main channel. */
+  readonly sink: HostPageSink;
+  readonly #reconnection: Reconnection;
+  /** That there is, or was last. */
+  #connection: SourceConnection;
+  #began = false;
+  #runs = false;
+  /** From LISTEN on: settles when every page is in place. */
+  #receiving: Promise<void> | undefined;
+  #pausedBy: Error | undefined;
+  #abandonedBy: Error | undefined;
+  /** Of preempt channels. */
+  readonly #urgent: UrgentReceiver[] = [];
+
+  /** Throws MIGRATION_MISMATCH, MIGRATION_UNSUPPORTED. */
+  constructor(parts: PostcopyDestinationParts, { ram, blocks, advised }: AdvisedRam) {
+    this.#parts = parts;
+    this.#blocks = blocks;
+    this.#connection = new SourceConnection(parts.stream.channel);
+    this.#reconnection = new Reconnection(parts.waitsFor);
+    this.#pages = new LatePages({
+      machine: parts.machine,
+      ram,
+      blocks,
+      advised,
+      blocktime: parts.settings.capability('postcopy-blocktime'),
+      say: (message) => this.#connection.say(message),
+    });
+    this.sink = this.#pages.sink(parts.stream.channel.label);
+  }
+
+  /** The package has come: nothing comes over any other way than the main and the preempt channel any more. */
+  get began(): boolean {
+    return this.#began;
+  }
+
+  /** Why there is no connection, while there is none. */
+  get pausedBy(): Error | undefined {
+    return this.#pausedBy;
+  }
+
+  /** With capability postcopy-blocktime. */
+  get figures(): BlocktimeFigures | undefined {
+    return this.#pages.figures;
+  }
+
+  /** Pages asked for, those of earlier connections included. */
+  get requests(): number {
+    return this.#pages.requests.total;
+  }
+
+  /** What has come over preempt channels, those of earlier connections included. */
+  get urgentTotals(): { readonly bytes: number; readonly normalPages: number; readonly zeroPages: number } {
+    const totals = { bytes: 0, normalPages: 0, zeroPages: 0 };
+    for (const { channel, counts } of this.#urgent) {
+      totals.bytes += channel.counters.bytesRead;
+      totals.normalPages += counts.normal;
+      totals.zeroPages += counts.zero;
+    }
+    return totals;
+  }
+
+  /** POSTCOPY_RAM_DISCARD. Throws MIGRATION_DISCARD. */
+  discard({ block, ranges }: Command & { readonly name: 'POSTCOPY_RAM_DISCARD' }): void {
+    this.#pages.discard(block, ranges);
+  }
+
+  /** Resolves when every page is in place. Rejects if the machine has not run, or when abandoned. */
+  async run(event: StreamEvent & { readonly kind: 'package' }): Promise<void> {
+    const { stream, move, listener } = this.#parts;
+    this.#began = true;
+    move('postcopy-device');
+    // The stream's parser goes on behind it.
+    const inner = stream.packaged({ ...event, bytes: Buffer.from(event.bytes) });
+    await this.#openPreempt(listener);
+    for (let next = inner.next(); next !== undefined; next = inner.next()) {
+      const taken = this.#takePackaged(next);
+      // A device that waits for a page which can come no more waits no more.
+      await (this.#receiving === undefined ? taken : Promise.race([taken, this.#receiving.then(() => taken)]));
+    }
+    if (!this.#runs || this.#receiving === undefined)
+      throw unsupported('a package without POSTCOPY_LISTEN and POSTCOPY_RUN');
+    await this.#receiving;
+    await this.#pages.end();
+  }
+
+  /** QMP migrate-recover: another connection is awaited at `listener`. Throws MIGRATION_STATE. */
+  recover(listener: SourceListener): void {
+    if (this.#parts.status() !== 'postcopy-paused')
+      throw wrongState(this.#parts.status(), 'there is no paused postcopy that could be recovered');
+    this.#reconnection.offer(listener);
+  }
+
+  /** QMP migrate-pause. Throws MIGRATION_STATE. */
+  pause(): void {
+    const status = this.#parts.status();
+    if (status !== 'postcopy-active' && status !== 'postcopy-recover')
+      throw wrongState(status, 'only a postcopy in state postcopy-active or postcopy-recover can be paused');
+    this.#connection.lose(
+      new MigrationError({ code: 'MIGRATION_PAUSED' }, 'the connection was given up (migrate-pause)'),
+    );
+  }
+
+  /** `run` rejects with `error`, wherever it is. */
+  abandon(error: Error): void {
+    this.#abandonedBy ??= error;
+    this.#connection.lose(error);
+    this.#reconnection.end(error);
+  }
+
+  /** After `run` has resolved: all but the main channel. Never throws. */
+  async close(): Promise<void> {
+    this.#parts.listener.close();
+    await this.#connection.closePreempt();
+  }
+
+  /** After a failure: when it resolves nothing of the connection is left, and nobody puts pages into the machine. Never throws. */
+  async end(error: Error): Promise<void> {
+    this.abandon(error);
+    await this.#receiving?.catch(() => {});
+    await this.#connection.close(error);
+  }
+
+  /** Requested pages come over a channel of their own: it is there before anything can be asked for. */
+  async #openPreempt(listener: SourceListener): Promise<void> {
+    const { settings, signal, machine } = this.#parts;
+    const connection = this.#connection;
+    try {
+      if (!settings.capability('postcopy-preempt')) return;
+      const channel = await connection.awaitPreempt(listener, signal);
+      const sink = this.#pages.sink(channel.label);
+      sink.listen();
+      const receiver = new UrgentReceiver(channel, {
+        pageSize: machine.targetPageSize,
+        blocks: this.#blocks,
+        sink,
+        drain: () => this.#drain(),
+      });
+      this.#urgent.push(receiver);
+      connection.read(receiver.run()).catch((error: unknown) => {
+        // When all pages are here it may end as it likes.
+        if (this.#pages.received.missing > 0) connection.lose(asError(error));
+      });
+    } finally {
+      // Nobody else comes.
+      listener.close();
+    }
+  }
+
+  async #takePackaged(event: StreamEvent): Promise<void> {
+    if (event.kind !== 'command') return await this.#parts.loadDevice(event);
+    const { command } = event;
+    switch (command.name) {
+      case 'POSTCOPY_LISTEN':
+        this.sink.listen();
+        await this.#pages.begin();
+        this.#receiving = this.#receive();
+        this.#receiving.catch(() => {});
+        return;
+      case 'PING':
+        this.#connection.say({ type: 'PONG', value: command.value });
+        return;
+      case 'POSTCOPY_RUN':
+        // First the state: the connection may break while the machine starts.
+        this.#runs = true;
+        this.#parts.move('postcopy-active');
+        if (this.#pages.runsEarly) await this.#parts.start();
+        return;
+      default:
+        throw unsupported(`${command.name} in a package`);
+    }
+  }
+
+  /** Takes pages until all are here, through as many connections as it takes. */
+  async #receive(): Promise<void> {
+    for (;;) {
+      try {
+        await this.#connection.read(this.#readMain());
+        await this.#connection.whileItLasts(this.#everyPage());
+        return;
+      } catch (thrown) {
+        const error = asError(thrown);
+        await this.#connection.close(error);
+        if (this.#abandonedBy !== undefined) throw this.#abandonedBy;
+        if (!this.#runs) throw error;
+        await this.#pause(error);
+      }
+    }
+  }
+
+  /** To EOF. */
+  async #readMain(): Promise<void> {
+    const { stream, count } = this.#parts;
+    for (let event = await stream.next(); event !== undefined; event = await stream.next()) {
+      switch (event.kind) {
+        case 'command':
+          this.#takeCommand(event.command);
+          break;
+        case 'ram-batch':
+          count(event.pages);
+          await this.#drain();
+          break;
+        case 'section-end':
+          if (event.ramPages !== undefined) count(event.ramPages);
+          break;
+        case 'ram-eos':
+        case 'section-begin':
+          break;
+        case 'eof':
+          return;
+        default:
+          throw unsupported(`${event.kind} behind the package`);
+      }
+    }
+    throw new MigrationError({ code: 'MIGRATION_PEER_GONE', phase: 'postcopy' }, 'the stream ended before EOF');
+  }
+
+  /** A machine that can take no more is not helped by another connection. */
+  async #drain(): Promise<void> {
+    try {
+      await this.#parts.machine.drain();
+    } catch (thrown) {
+      this.abandon(asError(thrown));
+      throw thrown;
+    }
+  }
+
+  /** Behind EOF: pages may still be on their way on the preempt channel. */
+  async #everyPage(): Promise<void> {
+    const count = this.#pages.received.missing;
+    if (count > 0 && !this.#connection.hasPreempt) {
+      const why = `the source has ended, but ${count} pages have not come`;
+      throw new MigrationError({ code: 'MIGRATION_PAGES_MISSING', count }, why);
+    }
+    await this.#pages.whole();
+  }
+
+  #takeCommand(command: Command): void {
+    const { received, requests } = this.#pages;
+    const connection = this.#connection;
+    switch (command.name) {
+      case 'PING':
+        connection.say({ type: 'PONG', value: command.value });
+        return;
+      case 'RECV_BITMAP': {
+        const block = received.indexOf(command.block);
+        if (block === undefined) throw unsupported(`RECV_BITMAP of block '${command.block}', which there is not,`);
+        connection.say({ type: 'RECV_BITMAP', block: command.block, bitmap: received.toWire(block) });
+        return;
+      }
+      case 'POSTCOPY_RESUME':
+        this.#pausedBy = undefined;
+        this.#parts.move('postcopy-active');
+        connection.say({ type: 'RESUME_ACK', value: RESUME_ACK_VALUE });
+        requests.open();
+        return;
+      case 'OPEN_RETURN_PATH':
+      case 'POSTCOPY_ADVISE':
+      case 'POSTCOPY_LISTEN':
+      case 'POSTCOPY_RUN':
+      case 'POSTCOPY_RAM_DISCARD':
+      case 'PACKAGED':
+      case 'ENABLE_COLO':
+      case 'SWITCHOVER_START':
+        throw unsupported(`${command.name} behind the package`);
+      default:
+        unreachable(command);
+    }
+  }
+
+  /** Waits until a connection is there again over which the stream can go on. Rejects when abandoned. */
+  async #pause(cause: Error): Promise<void> {
+    const { stream, move, signal } = this.#parts;
+    this.#pages.requests.close();
+    this.#pausedBy = cause;
+    move('postcopy-paused');
+    const { main, listener } = await this.#reconnection.connection(signal, (error) => {
+      this.#pausedBy = error;
+    });
+    const connection = new SourceConnection(main);
+    this.#connection = connection;
+    this.sink.reset();
+    stream.moveTo(main);
+    move('postcopy-recover');
+    if (this.#abandonedBy !== undefined) connection.lose(this.#abandonedBy);
+    this.#openPreempt(listener).catch((error: unknown) => connection.lose(asError(error)));
+  }
+}

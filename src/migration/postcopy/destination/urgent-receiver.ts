@@ -1,0 +1,68 @@
+import type { Channel } from '../../../transport/index.ts';
+import {
+  type AnnouncedBlock,
+  RAM_STOP,
+  type RamCounts,
+  RamDecoder,
+  type RamSink,
+  StreamInput,
+  unexpected,
+} from '../../../wire/index.ts';
+
+/** Records between two looks at how much the machine has still to do. */
+const RECORDS_PER_DRAIN = 512;
+
+export interface UrgentPages {
+  /** Of the target, bytes. */
+  readonly pageSize: number;
+  readonly blocks: readonly AnnouncedBlock[];
+  readonly sink: RamSink;
+  /** The machine gets time for what it was given. */
+  readonly drain: () => Promise<void>;
+}
+
+/** Reads a preempt channel: page records and nothing around them (qemu-wire 6.6). */
+export class UrgentReceiver {
+  readonly channel: Channel;
+  readonly #input: StreamInput;
+  readonly #decoder: RamDecoder;
+  readonly #drain: () => Promise<void>;
+
+  constructor(channel: Channel, { pageSize, blocks, sink, drain }: UrgentPages) {
+    this.channel = channel;
+    this.#drain = drain;
+    this.#input = new StreamInput(channel.label);
+    this.#decoder = new RamDecoder(pageSize, blocks, sink);
+    this.#decoder.rules.xbzrle = false;
+  }
+
+  get counts(): Readonly<RamCounts> {
+    return this.#decoder.counts;
+  }
+
+  /**
+   * Resolves at EOS, with which a source of a machine type up to 7.2 ends it, and at its end between two records: whether pages are still
+   * awaited the caller knows. Throws WireError, TransportError, and as `drain`.
+   */
+  async run(): Promise<void> {
+    const input = this.#input;
+    const decoder = this.#decoder;
+    for (;;) {
+      const stop = decoder.decode(input.reader, RECORDS_PER_DRAIN);
+      if (stop === RAM_STOP.EOS) return;
+      if (stop === RAM_STOP.MULTIFD_FLUSH) {
+        throw unexpected(input.reader, input.reader.offset - 8, 'preempt channel', 'record', 'a page', 'MULTIFD_FLUSH');
+      }
+      await this.#drain();
+      if (stop === RAM_STOP.FULL) continue;
+      input.release();
+      const chunk = this.channel.tryRead() ?? (await this.channel.read());
+      if (chunk === null) {
+        input.finish();
+        if (input.reader.available > 0) input.reader.need(Math.max(1, decoder.wanted));
+        return;
+      }
+      input.add(chunk);
+    }
+  }
+}

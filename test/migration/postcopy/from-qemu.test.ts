@@ -1,0 +1,97 @@
+/** A checkpoint is filled by the postcopy of a real QEMU: both dialects of preempt, and connections that break. A QEMU runs it afterwards. */
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import { explain } from '../../../src/base/index.ts';
+import { CheckpointReader, CheckpointWriter } from '../../../src/machine/index.ts';
+import { IncomingMigration, OutgoingMigration, routeTo } from '../../../src/migration/index.ts';
+import { REQUIRED_PEERS } from '../../../src/qemu/index.ts';
+import { formatAddress, listen } from '../../../src/transport/index.ts';
+import { cutProxy } from '../../support/cut-proxy.ts';
+import { testSettings } from '../../support/move.ts';
+import { peerOrSkip } from '../../support/peers.ts';
+import { LOOPBACK, passedOver, States, tcp } from '../../support/postcopy-move.ts';
+import { capabilities, listening, QemuLab } from '../../support/qemu-lab.ts';
+
+const MIB = 1024 * 1024;
+/** Bytes over one connection, well below what there is to send. */
+const CUT_AFTER = 256 * 1024;
+
+for (const version of REQUIRED_PEERS) {
+  const { peer, skip } = await peerOrSkip(version);
+  for (const [machineVersion, preempt, cuts] of [
+    ['7.2', true, 2],
+    [version, true, 2],
+    [version, false, 1],
+  ] as const) {
+    const machine = `pc-i440fx-${machineVersion}`;
+    const name = `QEMU ${version}, ${machine}${preempt ? ', preempt' : ''}: ${cuts} connections that break on the way`;
+    test(name, { skip }, async (t) => {
+      assert(peer !== undefined);
+      const lab = await QemuLab.open(t, { pageCount: 8192 });
+      const a = await lab.start(peer, { machine });
+      const file = lab.path('vm.ckpt');
+      const states = new States();
+      let listener = await listen(LOOPBACK);
+      let proxy = await cutProxy(tcp(listener.address));
+      t.after(() => proxy.close());
+      const incoming = new IncomingMigration({
+        machine: new CheckpointWriter(file),
+        settings: testSettings((settings) => {
+          settings.setCapabilities([
+            { capability: 'postcopy-ram', state: true },
+            { capability: 'postcopy-preempt', state: preempt },
+          ]);
+        }),
+        takesAnyMachine: true,
+        listener,
+        observer: { status: states.note },
+      });
+      t.after(() => incoming.abandon());
+      const run = incoming.run();
+      const names = ['return-path', 'postcopy-ram', 'events', ...(preempt ? ['postcopy-preempt'] : [])];
+      await capabilities(a, ...names);
+      await a.qmp.execute('migrate-set-parameters', {
+        'max-bandwidth': 1 * MIB,
+        'max-postcopy-bandwidth': 10 * MIB,
+      });
+      await a.qmp.execute('migrate', { uri: formatAddress(proxy.address) });
+      await a.qmp.waitForMigration(['active']);
+      const active = states.next('postcopy-active');
+      await a.qmp.execute('migrate-start-postcopy');
+      await active;
+      for (let cut = 0; cut < cuts; cut++) {
+        await a.qmp.waitForMigration(['postcopy-active']);
+        await passedOver(proxy, CUT_AFTER);
+        const paused = states.next('postcopy-paused');
+        const theirs = a.qmp.waitForMigration(['postcopy-paused'], { timeoutMs: 20_000 });
+        proxy.sever('reset');
+        await Promise.all([paused, theirs]);
+        await proxy.close();
+        listener = await listen(LOOPBACK);
+        proxy = await cutProxy(tcp(listener.address));
+        const again = states.next('postcopy-active');
+        incoming.postcopy.recover(listener);
+        await a.qmp.execute('migrate', { uri: formatAddress(proxy.address), resume: true });
+        await again;
+      }
+      await a.qmp.execute('migrate-set-parameters', { 'max-postcopy-bandwidth': 0 });
+      const result = await run;
+      assert.equal(result.status, 'completed', explain(result.error));
+      await a.qmp.waitForMigration(['completed'], { timeoutMs: 20_000 });
+      assert.equal(incoming.progress().bytes > 0, true);
+
+      const b = await lab.start(peer, { machine, incoming: true });
+      const reader = await CheckpointReader.open(file);
+      t.after(() => reader.close());
+      const outgoing = new OutgoingMigration({
+        machine: reader,
+        settings: testSettings(),
+        ...routeTo(await listening(b)),
+        returnPath: () => true,
+      });
+      const sent = await outgoing.run();
+      assert.equal(sent.status, 'completed', sent.status === 'completed' ? '' : explain(sent.error));
+      await lab.guest.check([a, b]);
+    });
+  }
+}

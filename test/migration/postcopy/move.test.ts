@@ -1,0 +1,172 @@
+/** A guest runs on at the destination while its memory is still at the source; every page and register is verified afterwards. */
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import { explain } from '../../../src/base/index.ts';
+import { createWorkload, type WorkloadMachine, type WorkloadOptions } from '../../../src/machine/index.ts';
+import { vfOptions } from '../../../src/vfio/index.ts';
+import { PostcopyMove } from '../../support/postcopy-move.ts';
+import { BUSY_VF, vfPair } from '../../support/vf-machines.ts';
+
+const MIB = 1024 * 1024;
+
+async function machines(t: { after(f: () => Promise<void>): void }, options: Partial<WorkloadOptions> = {}) {
+  const common = { ram: 16 * MIB, vcpus: 3, dirtyRate: 100e6, seed: 7, ...options };
+  const source = await createWorkload(common);
+  const destination = await createWorkload({ ...common, incoming: true });
+  t.after(async () => {
+    await source.dispose();
+    await destination.dispose();
+  });
+  return { source, destination };
+}
+
+async function verified(machine: WorkloadMachine): Promise<void> {
+  if (machine.runState === 'running') await machine.stop('paused');
+  const verdict = await machine.verify();
+  assert.deepEqual({ bad: verdict.bad, registersBad: verdict.registersBad }, { bad: [], registersBad: [] });
+  assert.ok(verdict.pagesChecked > 0);
+}
+
+const CASES: readonly {
+  readonly name: string;
+  readonly machine?: Partial<WorkloadOptions>;
+  readonly preempt: boolean;
+}[] = [
+  { name: 'pages of 4 KiB', preempt: false },
+  { name: 'pages of 4 KiB, preempt', preempt: true },
+  {
+    name: 'pages of 4 KiB, preempt, a machine type that makes its channel early',
+    preempt: true,
+    machine: { machineType: 'workload-7.2' },
+  },
+  { name: 'pages of 2 MiB', preempt: false, machine: { hostPage: 2 * MIB } },
+  { name: 'pages of 2 MiB, preempt', preempt: true, machine: { hostPage: 2 * MIB } },
+  { name: 'a page of 1 GiB', preempt: false, machine: { hostPage: 1024 * MIB, ram: 1024 * MIB, fill: 0.02 } },
+];
+
+for (const { name, machine, preempt } of CASES) {
+  test(`at once: ${name}`, async (t) => {
+    const { source, destination } = await machines(t, machine);
+    await source.resume();
+    const moved = await PostcopyMove.between({ source, destination, preempt });
+    moved.outgoing.startPostcopy();
+    await moved.completed();
+    assert.equal(source.runState, 'postmigrate');
+    assert.equal(destination.runState, 'running');
+    assert.deepEqual(moved.there.seen, ['setup', 'active', 'postcopy-device', 'postcopy-active', 'completed']);
+    assert.ok(moved.outgoing.info().ram!['postcopy-requests'] > 0, 'pages were asked for');
+    const figures = moved.incoming.info();
+    assert.ok(figures['postcopy-latency']! > 0);
+    assert.equal(figures['postcopy-vcpu-blocktime']!.length, 3);
+    await verified(destination);
+  });
+}
+
+test('after a while of precopy only what is dirty comes late', async (t) => {
+  const { source, destination } = await machines(t);
+  await source.resume();
+  const moved = await PostcopyMove.between({
+    source,
+    destination,
+    change: (settings) => settings.setParameters({ 'max-bandwidth': 30e6, 'downtime-limit': 0 }),
+  });
+  const run = moved.completed();
+  await moved.sent(32 * MIB);
+  moved.outgoing.startPostcopy();
+  await run;
+  assert.ok(moved.there.seen.includes('postcopy-active'));
+  const { ram } = moved.outgoing.info();
+  assert.ok(ram!['postcopy-bytes'] > 0);
+  assert.ok(
+    ram!['postcopy-bytes'] < ram!['precopy-bytes'],
+    `${ram!['postcopy-bytes']} bytes of ${ram!.transferred} came late`,
+  );
+  await verified(destination);
+});
+
+for (const preempt of [false, true]) {
+  test(`connections that break, one after another${preempt ? ', preempt' : ''}`, async (t) => {
+    const { source, destination } = await machines(t, preempt ? { hostPage: 2 * MIB, ram: 32 * MIB } : {});
+    await source.resume();
+    const moved = await PostcopyMove.between({ source, destination, preempt, bandwidth: 10 * MIB });
+    moved.outgoing.startPostcopy();
+    const active = moved.here.next('postcopy-active');
+    const run = moved.completed();
+    await active;
+    for (const how of ['reset', 'end', 'reset'] as const) {
+      await moved.sent(256 * 1024);
+      const paused = moved.both('postcopy-paused');
+      moved.proxy.sever(how);
+      await paused;
+      const again = moved.both('postcopy-active');
+      await moved.reconnect();
+      await again;
+    }
+    await run;
+    await verified(destination);
+  });
+}
+
+for (const side of ['source', 'destination'] as const) {
+  test(`migrate-pause at the ${side}`, async (t) => {
+    const { source, destination } = await machines(t);
+    await source.resume();
+    const moved = await PostcopyMove.between({ source, destination, bandwidth: 10 * MIB });
+    moved.outgoing.startPostcopy();
+    const active = moved.here.next('postcopy-active');
+    const run = moved.completed();
+    await active;
+    await moved.sent(256 * 1024);
+    const paused = moved.both('postcopy-paused');
+    const { postcopy } = side === 'source' ? moved.outgoing : moved.incoming;
+    postcopy.pause();
+    await paused;
+    assert.throws(() => postcopy.pause(), /only a postcopy in state/);
+    await moved.reconnect();
+    await run;
+    await verified(destination);
+  });
+}
+
+test('a recovery that fails is followed by one that does not', async (t) => {
+  const { source, destination } = await machines(t);
+  await source.resume();
+  const moved = await PostcopyMove.between({ source, destination, bandwidth: 10 * MIB });
+  moved.outgoing.startPostcopy();
+  const active = moved.here.next('postcopy-active');
+  const run = moved.completed();
+  await active;
+  await moved.sent(256 * 1024);
+  let both = moved.both('postcopy-paused');
+  moved.proxy.sever('reset');
+  await both;
+  for (const direction of ['toTarget', 'toClient'] as const) {
+    for (const after of [10, 100, 1000]) {
+      both = moved.both('postcopy-paused');
+      await moved.reconnect({ direction, after, how: 'reset' });
+      await both;
+    }
+  }
+  await moved.reconnect();
+  await run;
+  await verified(destination);
+});
+
+test('a machine with a VF takes no part in it, at either end', async (t) => {
+  const withVf = { vfs: [vfOptions(BUSY_VF)], workload: { ram: 2 * MIB } };
+  const without = { vfs: [], workload: { ram: 2 * MIB, deviceMemory: MIB } };
+  for (const [source, destination, says] of [
+    [withVf, withVf, /postcopy-ram with device 0000:00:04\.0\/vfio/],
+    [without, withVf, /postcopy into a machine with VFIO devices/],
+  ] as const) {
+    const pair = await vfPair(t, source, destination);
+    const moved = await PostcopyMove.between({
+      source: pair.source.machine,
+      destination: pair.destination.machine,
+    });
+    const ended = await moved.run();
+    assert(ended.source.status === 'failed' && ended.destination.error !== undefined);
+    assert.match(`${explain(ended.source.error)} ${explain(ended.destination.error)}`, says);
+    assert.equal(pair.source.machine.runState, 'running');
+  }
+});

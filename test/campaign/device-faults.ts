@@ -55,8 +55,8 @@ class DeviceFaultRig implements Rig<DeviceFault> {
     const one = this.#order[index % this.#order.length]!;
     return {
       ...one,
-      // Operations come again and again. An arc is gone once, but for those by which the source's guest was started.
-      after: /^(read data|write data|get state)$/.test(one.point) ? random.int(0, 2) : isOfStart(one) ? 1 : 0,
+      // Data goes again and again. An arc is gone once, but for those by which the source's guest was started.
+      after: /^(read|write) data$/.test(one.point) ? random.int(0, 2) : isOfStart(one) ? 1 : 0,
       errno: random.pick(['EIO', 'ENOMEM', 'EBUSY']),
       way: random.pick(['stream', 'channels'] as const),
     };

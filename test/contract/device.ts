@@ -5,7 +5,9 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import {
+  type Arc,
   DEVICE_STATES,
+  type DeviceState,
   directArcs,
   ERRNO,
   hasState,
@@ -27,7 +29,8 @@ export interface DeviceUnderTest {
 
 export interface DeviceSuite {
   readonly name: string;
-  open(): Promise<DeviceUnderTest>;
+  /** A device with its options that runs; `faults` as an emulated VF takes them. */
+  open(faults?: readonly string[]): Promise<DeviceUnderTest>;
 }
 
 type Check = (subject: DeviceUnderTest) => Promise<void>;
@@ -70,6 +73,27 @@ export function deviceContract(suite: DeviceSuite): void {
         assert.equal(latencies[0]?.from ?? from, from);
         assert.equal(latencies.at(-1)?.to ?? to, to);
         assert.equal(latencies.length === 0, path.length === 0);
+      }
+    }
+  });
+
+  test(`${suite.name}: an arc that fails, at each step of every path: the device says where it is, and reset recovers`, {
+    timeout: 120_000,
+  }, async () => {
+    const { device, dispose } = await suite.open();
+    const { states } = device.features;
+    await device.setState('STOP_COPY');
+    const stream = await readAll(device);
+    await dispose();
+    for (const arc of DEVICE_STATES.flatMap((from) => directArcs(states, from).map((to) => ({ from, to })))) {
+      for (const kind of ['fail', 'break'] as const) {
+        const subject = await suite.open(always(`arc ${arc.from}>${arc.to}:${kind},errno=EBUSY`));
+        try {
+          await failEverywhere(subject.device, arc, kind, stream);
+          await subject.verify();
+        } finally {
+          await subject.dispose();
+        }
       }
     }
   });
@@ -277,6 +301,43 @@ export function deviceContract(suite: DeviceSuite): void {
       assert.ok(ms === undefined || ms >= 0);
     }
   });
+}
+
+/** Longer than any of the tests. */
+const TIMES = 100;
+
+/** The fault strikes whenever its point is passed. */
+function always(fault: string): string[] {
+  return Array.from({ length: TIMES }, (_, after) => `${fault},after=${after}`);
+}
+
+/** Every path that `arc`, which always fails, is part of. Ends in STOP, or (there is no way there) in RUNNING. */
+async function failEverywhere(device: VfioDevice, arc: Arc, kind: 'fail' | 'break', stream: Buffer): Promise<void> {
+  const { states } = device.features;
+  const stays = kind === 'fail' ? arc.from : 'ERROR';
+  const leads = (from: DeviceState, to: DeviceState) =>
+    pathBetween(states, from, to)?.some((one) => one.from === arc.from && one.to === arc.to);
+  let paths = 0;
+  for (const from of DEVICE_STATES) {
+    for (const to of DEVICE_STATES) {
+      // Where no way leads but this one, nobody ever comes from.
+      if (leads(from, to) !== true || leads('RUNNING', from) !== false) continue;
+      await device.setState(from);
+      if (from === 'RESUMING') await device.write(Buffer.from(stream));
+      const fault = await refusal(device.setState(to));
+      const expected = { code: 'VFIO_ARC_FAILED', device: device.name, errno: ERRNO.EBUSY, ...arc, state: stays };
+      assert.deepEqual(fault, expected, `${from} -> ${to}`);
+      assert.equal(await device.state(), stays, `${from} -> ${to}`);
+      if (stays === 'ERROR') {
+        for (const state of DEVICE_STATES) assert.equal((await refusal(device.setState(state))).errno, ERRNO.EINVAL);
+      }
+      await device.reset();
+      assert.equal(await device.state(), 'RUNNING', `after the reset from ${stays}`);
+      paths++;
+    }
+  }
+  assert.ok(paths > 0, `no path has ${arc.from}>${arc.to}`);
+  if (leads('RUNNING', 'STOP') === false) await device.setState('STOP');
 }
 
 /** Reads a saving session to its end. */

@@ -31,7 +31,7 @@ const variants = [false, true].flatMap((p2p) =>
 );
 
 for (const variant of variants) {
-  const options: VfOptions = vfOptions({ ...SMALL, ...variant });
+  const optionsWith = (faults: readonly string[]): VfOptions => vfOptions({ ...SMALL, ...variant, faults });
   const called = `${variant.p2p ? 'P2P' : 'no P2P'}, ${variant.precopy ? 'PRE_COPY' : 'no PRE_COPY'}`;
   const subject = (
     device: VfioDevice & { evidence(): Promise<DeviceEvidence> },
@@ -44,9 +44,9 @@ for (const variant of variants) {
   });
   deviceContract({
     name: `device, ${called}`,
-    open: async () => {
+    open: async (faults = []) => {
       const clock = new TestClock();
-      const device = new EmulatedDevice({ name: 'vf', options, dmaIova: 0, clock });
+      const device = new EmulatedDevice({ name: 'vf', options: optionsWith(faults), dmaIova: 0, clock });
       return subject(device, async () => {
         for (let i = 0; i < 5; i++) {
           await clock.sleep(clock.now() + 2);
@@ -58,8 +58,8 @@ for (const variant of variants) {
   if (variant.p2p !== variant.precopy) continue;
   deviceContract({
     name: `thread, ${called}`,
-    open: async () => {
-      const device = await EmulatedVf.open({ name: 'vf', options, dmaIova: 0 });
+    open: async (faults = []) => {
+      const device = await EmulatedVf.open({ name: 'vf', options: optionsWith(faults), dmaIova: 0 });
       return subject(device, async () => {
         const { operations } = await device.evidence();
         while ((await device.evidence()).operations < operations + 50) await new Promise((r) => setTimeout(r, 2));

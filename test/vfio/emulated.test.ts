@@ -87,7 +87,7 @@ test("the presets are the seeds' devices", async () => {
   const three = vfOptions({}, 'vf-300m');
   assert.ok(Math.abs(three['state-size'] - 300e6) < 4096);
   assert.equal(three['allocation-ms'], 1480);
-  assert.deepEqual(Object.keys(VF_PRESETS), ['small', 'vf-100m', 'vf-300m']);
+  assert.deepEqual(Object.keys(VF_PRESETS), ['small', 'vf-100m', 'vf-100m-precopy', 'vf-300m']);
   assert.equal(vfOptions({ precopy: true }, 'vf-100m').precopy, true);
 });
 

@@ -2,6 +2,7 @@
 import { bitmapWords, clearBit, keyOf, placeOf, setBit, testBit, writtenWord } from '../../base/index.ts';
 import type { DeviceMemory } from '../../machine/index.ts';
 import type { DmaRange } from '../device.ts';
+import { checkLogRanges, checkLogReport, DmaLogError } from '../dma-log-rules.ts';
 import { ERRNO } from '../errors.ts';
 import { VF_PAGE_BYTES } from './options.ts';
 import { pageCounts, pickPage, type VfVerdict, verifyPages } from './vf-state.ts';
@@ -110,17 +111,6 @@ export function dmaSeed(deviceSeed: number): number {
   return (deviceSeed ^ 0x3c6e_f372) >>> 0;
 }
 
-export class DmaLogError extends Error {
-  readonly errno: number;
-
-  constructor(errno: number, message: string) {
-    super(message);
-    this.errno = errno;
-  }
-}
-
-const RANGES_MAX = 256;
-
 /** DMA logging: a bit for each page that the device can write, and the rules of the uAPI. */
 export class DmaLog {
   readonly #base: number;
@@ -141,17 +131,7 @@ export class DmaLog {
   /** Returns the page size of the log. */
   start(pageSize: number, ranges: readonly DmaRange[]): number {
     if (this.#ranges !== undefined) throw new DmaLogError(ERRNO.EINVAL, 'it logs already');
-    if (!isPageSize(pageSize)) throw new DmaLogError(ERRNO.EINVAL, `page size ${pageSize}`);
-    if (ranges.length === 0) throw new DmaLogError(ERRNO.EINVAL, 'no range');
-    if (ranges.length > RANGES_MAX) throw new DmaLogError(ERRNO.E2BIG, `${ranges.length} ranges`);
-    const sorted = ranges.toSorted((a, b) => a.iova - b.iova);
-    sorted.forEach((range, index) => {
-      checkRange(range, VF_PAGE_BYTES);
-      const next = sorted[index + 1];
-      if (next !== undefined && range.iova + range.length > next.iova) {
-        throw new DmaLogError(ERRNO.EINVAL, 'ranges overlap');
-      }
-    });
+    const sorted = checkLogRanges(pageSize, ranges);
     this.#map.fill(0);
     this.#ranges = sorted;
     return VF_PAGE_BYTES;
@@ -170,9 +150,7 @@ export class DmaLog {
   /** Moves the bits of the range into `into`, one for each `pageSize` bytes. */
   report(range: DmaRange, pageSize: number, into: Uint32Array): void {
     if (this.#ranges === undefined) throw new DmaLogError(ERRNO.EINVAL, 'it does not log');
-    if (!isPageSize(pageSize)) throw new DmaLogError(ERRNO.EINVAL, `page size ${pageSize}`);
-    checkRange(range, pageSize);
-    if (into.length * 32 < range.length / pageSize) throw new DmaLogError(ERRNO.EFAULT, 'the bitmap is too small');
+    checkLogReport(range, pageSize, into.length);
     const first = Math.max(0, Math.ceil((range.iova - this.#base) / VF_PAGE_BYTES));
     const last = Math.min(this.#pageCount, Math.floor((range.iova + range.length - this.#base) / VF_PAGE_BYTES));
     for (let page = first; page < last; page++) {
@@ -186,15 +164,4 @@ export class DmaLog {
   #logged(iova: number): boolean {
     return this.#ranges!.some((range) => iova >= range.iova && iova < range.iova + range.length);
   }
-}
-
-function isPageSize(size: number): boolean {
-  return size >= VF_PAGE_BYTES && Number.isInteger(Math.log2(size));
-}
-
-function checkRange({ iova, length }: DmaRange, pageSize: number): void {
-  if (iova % pageSize !== 0 || length % pageSize !== 0 || length <= 0 || iova < 0) {
-    throw new DmaLogError(ERRNO.EINVAL, `range ${iova}+${length}`);
-  }
-  if (iova + length > Number.MAX_SAFE_INTEGER) throw new DmaLogError(ERRNO.EOVERFLOW, `range ${iova}+${length}`);
 }

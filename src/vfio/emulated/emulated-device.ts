@@ -14,10 +14,11 @@ import type {
   ReadResult,
   VfioDevice,
 } from '../device.ts';
+import { DmaLogError } from '../dma-log-rules.ts';
 import { type DeviceOperation, deviceGone, ERRNO, operationFailed } from '../errors.ts';
 import { type Arc, type DeviceState, sessionOf } from '../states.ts';
 import { ArcFailure, type ArcWork, DeviceTransitions, type UndoArc } from '../transitions.ts';
-import { DmaLog, DmaLogError, type DmaPort, DmaProgram, NO_DMA, SharedDma, type SharedWindow } from './dma.ts';
+import { DmaLog, type DmaPort, DmaProgram, NO_DMA, SharedDma, type SharedWindow } from './dma.ts';
 import { arcPoint, type Fault, type FaultPoint, Faults, readWith } from './faults.ts';
 import { BadStream, Loader } from './loader.ts';
 import { featuresOf, initialBytesOf, VF_PAGE_BYTES, type VfOptions } from './options.ts';

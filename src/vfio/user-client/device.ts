@@ -5,7 +5,7 @@
  * The client walks a path arc by arc, so that each has its time and a failure its place. Migration data go by as large messages as the
  * server takes. A server that breaks the protocol, is silent or goes away is lost: VFIO_GONE, with what happened as its cause.
  */
-import { asError, newBitmap, nowMs } from '../../base/index.ts';
+import { asError, nowMs } from '../../base/index.ts';
 import { vfioUser } from '../../wire/index.ts';
 import type {
   ArcLatency,
@@ -17,10 +17,11 @@ import type {
   TransitionOptions,
   VfioDevice,
 } from '../device.ts';
+import { checkLogRanges, checkLogReport, DmaLogError } from '../dma-log-rules.ts';
 import { type DeviceOperation, deviceGone, ERRNO, isVfioError, operationFailed } from '../errors.ts';
 import { type DeviceState, type StateOptions, stateOptionsOf } from '../states.ts';
 import { type Link, refusedErrno } from '../user-link/link.ts';
-import { isLogPageSize, PageLog } from '../user-link/page-log.ts';
+import { PageLog } from '../user-link/page-log.ts';
 import { CLIENT_TIMEOUTS, type ClientTimeouts, type Connection, openConnection } from './connect.ts';
 import { askDeviceState, estimateMove, getFeature, probeFeature } from './features.ts';
 import { GuestConfig } from './guest-config.ts';
@@ -175,25 +176,26 @@ export class UserDevice implements VfioDevice, DeviceConfig {
 
   /** Of its own: whatever the device writes to guest memory is written by this side. */
   async startDmaLogging(pageSize: number, ranges: readonly DmaRange[]): Promise<number> {
-    const refuse = (why: string) => operationFailed(this.name, 'start DMA logging', ERRNO.EINVAL, why);
-    if (this.#memory.log !== undefined) throw refuse('it logs already');
-    if (ranges.length === 0) throw refuse('no range');
-    if (!isLogPageSize(pageSize)) throw refuse(`pages of ${pageSize} bytes`);
-    this.#memory.log = new PageLog(pageSize, ranges);
-    return pageSize;
+    return this.#logging('start DMA logging', () => {
+      if (this.#memory.log !== undefined) throw new DmaLogError(ERRNO.EINVAL, 'it logs already');
+      this.#memory.log = new PageLog(pageSize, checkLogRanges(pageSize, ranges));
+      return pageSize;
+    });
   }
 
   async stopDmaLogging(): Promise<void> {
-    this.#memory.log = undefined;
+    this.#logging('stop DMA logging', () => {
+      this.#log();
+      this.#memory.log = undefined;
+    });
   }
 
   async reportDmaLogging(range: DmaRange, pageSize: number, into: Uint32Array): Promise<void> {
-    const { log } = this.#memory;
-    const refuse = (why: string) => operationFailed(this.name, 'report DMA logging', ERRNO.EINVAL, why);
-    if (log === undefined) throw refuse('nothing is logged');
-    if (!isLogPageSize(pageSize)) throw refuse(`pages of ${pageSize} bytes`);
-    if (into.length < newBitmap(Math.ceil(range.length / pageSize)).length) throw refuse('the bitmap is too small');
-    log.report(range, pageSize, into);
+    this.#logging('report DMA logging', () => {
+      const log = this.#log();
+      checkLogReport(range, pageSize, into.length);
+      log.report(range, pageSize, into);
+    });
   }
 
   /**
@@ -271,6 +273,20 @@ export class UserDevice implements VfioDevice, DeviceConfig {
 
   async close(): Promise<void> {
     this.#link.close(deviceGone(this.name, 'close'));
+  }
+
+  #log(): PageLog {
+    if (this.#memory.log === undefined) throw new DmaLogError(ERRNO.EINVAL, 'nothing is logged');
+    return this.#memory.log;
+  }
+
+  #logging<T>(operation: DeviceOperation, work: () => T): T {
+    try {
+      return work();
+    } catch (thrown) {
+      if (!(thrown instanceof DmaLogError)) throw thrown;
+      throw operationFailed(this.name, operation, thrown.errno, thrown.message);
+    }
   }
 
   #known(operation: DeviceOperation): GuestConfig {

@@ -4,11 +4,6 @@ import type { DmaRange } from '../device.ts';
 
 const PIECE_PAGES = 32_768;
 
-/** Whether a log can have pages of this size, bytes: a power of two, 4096 or more. */
-export function isLogPageSize(pageSize: number): boolean {
-  return pageSize >= 4096 && Number.isSafeInteger(pageSize) && Number.isInteger(Math.log2(pageSize));
-}
-
 export class PageLog {
   readonly pageSize: number;
   /** What is logged; none: everything. */

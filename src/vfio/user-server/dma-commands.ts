@@ -1,8 +1,9 @@
 /** DMA_MAP and DMA_UNMAP. Descriptors that come with a mapping do not reach us: all memory is reached by messages. */
 import { vfioUser } from '../../wire/index.ts';
+import { isLogPageSize } from '../dma-log-rules.ts';
 import { ERRNO } from '../errors.ts';
 import { refuse } from '../user-link/errors.ts';
-import { isLogPageSize, type PageLog } from '../user-link/page-log.ts';
+import type { PageLog } from '../user-link/page-log.ts';
 import type { ClientMemory } from './client-memory.ts';
 
 const { READ, WRITE } = vfioUser.DMA_MAP_FLAG;

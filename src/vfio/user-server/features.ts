@@ -1,10 +1,11 @@
 /** DEVICE_FEATURE at the server: what the device can do, its state, and the log of what it wrote. Whatever does not fit is EINVAL. */
 import { newBitmap } from '../../base/index.ts';
 import { vfioUser } from '../../wire/index.ts';
+import { isLogPageSize } from '../dma-log-rules.ts';
 import { ERRNO } from '../errors.ts';
 import { type DeviceState, migrationFlagsOf, stateNumber, stateOfNumber } from '../states.ts';
 import { refuse } from '../user-link/errors.ts';
-import { isLogPageSize, PageLog } from '../user-link/page-log.ts';
+import { PageLog } from '../user-link/page-log.ts';
 import type { ClientMemory } from './client-memory.ts';
 import type { ServedDevice } from './served-device.ts';
 

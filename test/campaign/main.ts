@@ -11,6 +11,7 @@ import { deviceFaults, FAULT_CASES } from './device-faults.ts';
 import { embeddedCuts } from './embedded-cuts.ts';
 import { kills } from './kills.ts';
 import { multifdCuts } from './multifd-cuts.ts';
+import { postcopyQemuCuts } from './postcopy-qemu-cuts.ts';
 import { postcopyRestores } from './postcopy-restores.ts';
 import { qemuCuts } from './qemu-cuts.ts';
 import { restoreCuts } from './restore-cuts.ts';
@@ -29,6 +30,7 @@ const CAMPAIGNS: Readonly<Record<string, Entry>> = {
   'faults-devices': { campaign: deviceFaults as Campaign<never>, count: FAULT_CASES.length },
   'cuts-qemu': { campaign: qemuCuts() as Campaign<never>, count: 200 },
   'cuts-restore': { campaign: restoreCuts() as Campaign<never>, count: 60 },
+  'cuts-postcopy-qemu': { campaign: postcopyQemuCuts() as Campaign<never>, count: 200 },
   'postcopy-restore': { campaign: postcopyRestores() as Campaign<never>, count: 12 },
   kills: { campaign: kills() as Campaign<never>, count: 100 },
   strangers: { campaign: strangers as Campaign<never>, count: 300 },

@@ -13,6 +13,9 @@ import { capabilities, listening } from './qemu-lab.ts';
 const STEP_TIMEOUT_MS = 60_000;
 const SENT_POLL_MS = 2;
 
+/** Its destination dies of a recovery with preempt, once in a dozen of three, whether its source is vmferry or QEMU 10.0 itself. */
+export const DIES_OF_PREEMPT_RECOVERY = '10.0';
+
 export interface RestoreOptions {
   readonly preempt: boolean;
   /** max-postcopy-bandwidth, bytes a second; 0: as fast as it goes. */

@@ -4,13 +4,10 @@ import test from 'node:test';
 import { CheckpointReader } from '../../../src/machine/index.ts';
 import { REQUIRED_PEERS } from '../../../src/qemu/index.ts';
 import { peerOrSkip } from '../../support/peers.ts';
-import { PostcopyRestore } from '../../support/postcopy-restore.ts';
+import { DIES_OF_PREEMPT_RECOVERY, PostcopyRestore } from '../../support/postcopy-restore.ts';
 import { QemuLab } from '../../support/qemu-lab.ts';
 
 const MIB = 1024 * 1024;
-
-/** Its destination dies of a recovery with preempt, once in a dozen of three, whether its source is vmferry or QEMU 10.0 itself. */
-const DIES_OF_PREEMPT_RECOVERY = '10.0';
 
 for (const version of REQUIRED_PEERS) {
   const { peer, skip } = await peerOrSkip(version);

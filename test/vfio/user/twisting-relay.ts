@@ -1,6 +1,6 @@
 /** Stands between a client and a server and spoils one of the server's messages. Bytes of the client pass as they are. */
 import { createServer, type Server, type Socket } from 'node:net';
-import type { vfioUser } from '../../../src/wire/index.ts';
+import { vfioUser } from '../../../src/wire/index.ts';
 import { RawEnd } from './support.ts';
 
 /** What becomes of the message; `bytes` is all of it. Undefined: nothing is said any more. */
@@ -12,15 +12,18 @@ export interface TwistingRelay {
   close(): Promise<void>;
 }
 
-/** Spoils the message of number `index`, counted from 0; undefined: none. */
+/** Spoils the message of this number, counted from 0, or the first answer to this command; undefined: none. */
 export async function twistingRelay(
   path: string,
   target: string,
-  index: number | undefined,
+  which: number | vfioUser.CommandName | undefined,
   twist: Twist,
 ): Promise<TwistingRelay> {
   const sockets = new Set<Socket>();
   let passed = 0;
+  let twisted = false;
+  const isDue = (message: vfioUser.Message, number: number) =>
+    typeof which === 'string' ? message.command === vfioUser.COMMANDS[which].number : number === which;
   const relay: Server = createServer(async (client) => {
     const server = await RawEnd.connect(target);
     for (const socket of [client, server.socket]) {
@@ -30,8 +33,9 @@ export async function twistingRelay(
     client.on('data', (bytes: Buffer) => server.send(bytes));
     client.on('close', () => server.close());
     for (let message = await server.next(); message !== undefined; message = await server.next()) {
-      const { bytes, after } =
-        passed++ === index ? twist(wholeOf(message)) : { bytes: wholeOf(message), after: 'go on' };
+      const due = !twisted && isDue(message, passed++);
+      twisted ||= due;
+      const { bytes, after } = due ? twist(wholeOf(message)) : { bytes: wholeOf(message), after: 'go on' };
       if (!client.destroyed) client.write(bytes);
       if (after === 'silence') return;
       if (after === 'close') break;

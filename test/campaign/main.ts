@@ -11,6 +11,7 @@ import { deviceFaults, FAULT_CASES } from './device-faults.ts';
 import { embeddedCuts } from './embedded-cuts.ts';
 import { kills } from './kills.ts';
 import { multifdCuts } from './multifd-cuts.ts';
+import { postcopyCuts } from './postcopy-cuts.ts';
 import { postcopyQemuCuts } from './postcopy-qemu-cuts.ts';
 import { postcopyRestores } from './postcopy-restores.ts';
 import { qemuCuts } from './qemu-cuts.ts';
@@ -28,6 +29,7 @@ const CAMPAIGNS: Readonly<Record<string, Entry>> = {
   'cuts-multifd': { campaign: multifdCuts as Campaign<never>, count: 200 },
   'cuts-devices': { campaign: deviceCuts as Campaign<never>, count: 200 },
   'faults-devices': { campaign: deviceFaults as Campaign<never>, count: FAULT_CASES.length },
+  'cuts-postcopy': { campaign: postcopyCuts as Campaign<never>, count: 200 },
   'cuts-qemu': { campaign: qemuCuts() as Campaign<never>, count: 200 },
   'cuts-restore': { campaign: restoreCuts() as Campaign<never>, count: 60 },
   'cuts-postcopy-qemu': { campaign: postcopyQemuCuts() as Campaign<never>, count: 200 },

@@ -192,7 +192,7 @@ export class PostcopyDestination {
         drain: () => this.#drain(),
       });
       this.#urgent.push(receiver);
-      connection.read(receiver.run()).catch((error: unknown) => {
+      connection.read(this.#readUrgent(receiver)).catch((error: unknown) => {
         // When all pages are here it may end as it likes.
         if (this.#pages.received.missing > 0) connection.lose(asError(error));
       });
@@ -200,6 +200,12 @@ export class PostcopyDestination {
       // Nobody else comes.
       listener.close();
     }
+  }
+
+  async #readUrgent(receiver: UrgentReceiver): Promise<void> {
+    if ((await receiver.run()) === 'eos') return;
+    const what = `${receiver.channel.label}: the source closed the channel before all pages had come`;
+    throw new MigrationError({ code: 'MIGRATION_PEER_GONE', phase: 'postcopy' }, what);
   }
 
   async #takePackaged(event: StreamEvent): Promise<void> {

@@ -41,15 +41,15 @@ export class UrgentReceiver {
   }
 
   /**
-   * Resolves at EOS, with which a source of a machine type up to 7.2 ends it, and at its end between two records: whether pages are still
-   * awaited the caller knows. Throws WireError, TransportError, and as `drain`.
+   * Resolves with `eos`, with which a source of a machine type up to 7.2 says that no more pages come here, or with `end` when the channel has ended
+   * between two records: whether pages are still awaited the caller knows. Throws WireError, TransportError, and as `drain`.
    */
-  async run(): Promise<void> {
+  async run(): Promise<'eos' | 'end'> {
     const input = this.#input;
     const decoder = this.#decoder;
     for (;;) {
       const stop = decoder.decode(input.reader, RECORDS_PER_DRAIN);
-      if (stop === RAM_STOP.EOS) return;
+      if (stop === RAM_STOP.EOS) return 'eos';
       if (stop === RAM_STOP.MULTIFD_FLUSH) {
         throw unexpected(input.reader, input.reader.offset - 8, 'preempt channel', 'record', 'a page', 'MULTIFD_FLUSH');
       }
@@ -60,7 +60,7 @@ export class UrgentReceiver {
       if (chunk === null) {
         input.finish();
         if (input.reader.available > 0) input.reader.need(Math.max(1, decoder.wanted));
-        return;
+        return 'end';
       }
       input.add(chunk);
     }

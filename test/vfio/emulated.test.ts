@@ -87,8 +87,38 @@ test("the presets are the seeds' devices", async () => {
   const three = vfOptions({}, 'vf-300m');
   assert.ok(Math.abs(three['state-size'] - 300e6) < 4096);
   assert.equal(three['allocation-ms'], 1480);
+  const { precopy, 'initial-size': initial, 'config-lock': lock, ...same } = vfOptions({}, 'vf-100m-precopy');
+  assert.deepEqual([precopy, initial, lock], [true, 8 * MIB, false]);
+  assert.deepEqual({ ...hundred, ...same }, hundred);
   assert.deepEqual(Object.keys(VF_PRESETS), ['small', 'vf-100m', 'vf-100m-precopy', 'vf-300m']);
   assert.equal(vfOptions({ precopy: true }, 'vf-100m').precopy, true);
+});
+
+test('a device says when it begins and ends to do something of its own; what it did not do meanwhile is not made up for', async () => {
+  const clock = new TestClock();
+  const active: boolean[] = [];
+  const vf = new Device({
+    name: 'vf',
+    options: vfOptions({ 'state-size': MIB, 'state-rate': 4096e3 }),
+    dmaIova: 0,
+    clock,
+    activeChanged: (now) => active.push(now),
+  });
+  await clock.sleep(clock.now() + 5);
+  vf.tick();
+  await vf.setState('STOP');
+  const { operations } = await vf.evidence();
+  assert.ok(operations >= 5);
+  await vf.setState('STOP_COPY');
+  await clock.sleep(clock.now() + 50);
+  await vf.setState('STOP');
+  await vf.setState('RUNNING');
+  vf.tick();
+  await vf.setState('STOP');
+  assert.deepEqual(active, [true, false, true, false]);
+  const later = await vf.evidence();
+  assert.ok(later.operations - operations < 10, `${later.operations - operations} operations, stopped for 50 ms`);
+  assert.equal(later.state.pagesBad, 0);
 });
 
 test('options and faults that cannot be are refused by name', () => {

@@ -47,9 +47,14 @@ class MessageDma implements DmaPort {
 
 function serve(port: MessagePort, start: DeviceStart): void {
   const post = (message: FromDevice) => port.postMessage(message);
-  const device = new EmulatedDevice({ ...start, die: () => process.exit(1) });
+  let timer: NodeJS.Timeout | undefined;
+  // A device that does nothing of its own does not wake the processor either.
+  const activeChanged = (active: boolean) => {
+    clearInterval(timer);
+    timer = active ? setInterval(() => device.tick(), TICK_MS) : undefined;
+  };
+  const device = new EmulatedDevice({ ...start, activeChanged, die: () => process.exit(1) });
   const dma = new MessageDma(post);
-  const timer = setInterval(() => device.tick(), TICK_MS);
   port.on('message', (message: ToDevice) => {
     if (message.kind === 'dma-done') return dma.done(message.ok);
     const { id } = message;

@@ -1,6 +1,6 @@
 /**
- * The emulated VF itself, on the thread on which it lives: state that it changes while it runs, DMA into guest memory, writes to a peer device,
- * and the migration uAPI over all of it. Its time is that of its cost model. Whoever owns it calls `tick` often while it runs.
+ * The emulated VF on the thread on which it lives: the migration uAPI over its hardware, with the time of its cost model and the faults that are
+ * injected. Whoever owns it calls `tick` often while it is active.
  *
  * Operations are served one after the other in the order of the calls. What is running meanwhile is the device's activity.
  */
@@ -15,22 +15,18 @@ import type {
   VfioDevice,
 } from '../device.ts';
 import { DmaLogError } from '../dma-log-rules.ts';
-import { type DeviceOperation, deviceGone, ERRNO, operationFailed } from '../errors.ts';
+import { type DeviceOperation, ERRNO, operationFailed } from '../errors.ts';
 import { type Arc, type DeviceState, sessionOf } from '../states.ts';
 import { ArcFailure, type ArcWork, DeviceTransitions, type UndoArc } from '../transitions.ts';
-import { DmaLog, type DmaPort, DmaProgram, NO_DMA, SharedDma, type SharedWindow } from './dma.ts';
+import { CallQueue } from './call-queue.ts';
+import { type DmaPort, NO_DMA, SharedDma, type SharedWindow } from './dma.ts';
 import { arcPoint, type Fault, type FaultPoint, Faults, readWith } from './faults.ts';
+import { type Activity, Hardware, type HardwareEvidence, type HardwareParts } from './hardware.ts';
 import { BadStream, Loader } from './loader.ts';
-import { featuresOf, initialBytesOf, VF_PAGE_BYTES, type VfOptions } from './options.ts';
-import { type DeviceClock, Pace, realClock, Throughput } from './pace.ts';
-import { PciConfig } from './pci-config.ts';
-import { Peer } from './peer.ts';
+import { featuresOf, initialBytesOf, type VfOptions } from './options.ts';
+import { type DeviceClock, realClock, Throughput } from './pace.ts';
+import type { Peer } from './peer.ts';
 import { Saver, wholeStreamBytes } from './saver.ts';
-import { BAR_BYTES, REGISTERS, Register } from './stream-format.ts';
-import { VfState, type VfVerdict } from './vf-state.ts';
-
-/** What the device does of its own in a state. */
-type Activity = 'all' | 'no DMA' | 'none';
 
 const ACTIVITY: Readonly<Record<DeviceState, Activity>> = {
   ERROR: 'none',
@@ -47,28 +43,14 @@ const MORE: readonly Activity[] = ['none', 'no DMA', 'all'];
 /** What a device that hangs waits for; `close` answers its callers. */
 const NEVER = new Promise<never>(() => {});
 
-export interface EmulatedDeviceParts {
+export interface EmulatedDeviceParts extends Omit<HardwareParts, 'now'> {
   readonly name: string;
-  readonly options: VfOptions;
-  /** Guest address of its DMA memory. */
-  readonly dmaIova: number;
   readonly clock?: DeviceClock;
   /** Ends the thread (fault `die`). */
   readonly die?: () => void;
 }
 
-/** All that can be asked about a stopped device whether it is what it should be. */
-export interface DeviceEvidence {
-  readonly state: VfVerdict;
-  /** Undefined if its DMA memory is not here. */
-  readonly dma: VfVerdict | undefined;
-  readonly operations: number;
-  readonly dmaOperations: number;
-  readonly dmaFailures: number;
-  readonly peerSent: number;
-  readonly peerReceived: number;
-  /** Writes of its peer that came when the device was stopped: its peer was not quiet. */
-  readonly peerLate: number;
+export interface DeviceEvidence extends HardwareEvidence {
   /** Injected faults that have struck. */
   readonly faults: number;
 }
@@ -77,52 +59,30 @@ export class EmulatedDevice implements VfioDevice, DeviceConfig {
   readonly name: string;
   readonly features: DeviceFeatures;
   readonly needsMachineLock: boolean;
-  readonly peer = new Peer();
+  readonly #hardware: Hardware;
   readonly #options: VfOptions;
   readonly #clock: DeviceClock;
   readonly #die: () => void;
   readonly #faults: Faults;
-  readonly #state: VfState;
-  readonly #dma: DmaProgram;
-  readonly #dmaLog: DmaLog;
-  readonly #bar = Buffer.alloc(BAR_BYTES);
-  readonly #pci: PciConfig;
+  readonly #calls: CallQueue;
   readonly #transitions: DeviceTransitions;
   readonly #saving: Throughput;
   readonly #loading: Throughput;
-  readonly #statePace: Pace;
-  readonly #dmaPace: Pace;
-  readonly #peerPace: Pace;
-  #port: DmaPort = NO_DMA;
   #saver: Saver | undefined;
   #loader: Loader | undefined;
   #allocated = false;
-  #activity: Activity = 'all';
-  #dmaFailuresBefore = 0;
-  #last: Promise<unknown> = Promise.resolve();
-  /** Calls that have not been answered, by how to fail them. */
-  readonly #calls = new Map<(error: Error) => void, DeviceOperation>();
-  #closed = false;
 
   constructor(parts: EmulatedDeviceParts) {
-    const { name, options, dmaIova, clock = realClock, die = () => {} } = parts;
+    const { name, options, clock = realClock, die = () => {} } = parts;
     this.name = name;
     this.#options = options;
     this.#clock = clock;
     this.#die = die;
     this.#faults = new Faults(options.faults);
-    const { seed } = options;
-    this.#state = new VfState(options['state-size'], options['working-set'], seed);
-    this.#state.fill();
-    this.#dma = new DmaProgram(dmaIova, options['dma-size'], seed);
-    this.#dmaLog = new DmaLog(dmaIova, options['dma-size']);
-    this.#pci = new PciConfig(seed);
+    this.#calls = new CallQueue(name);
+    this.#hardware = new Hardware({ ...parts, now: () => clock.now() });
     this.#saving = new Throughput(clock, options['save-bandwidth']);
     this.#loading = new Throughput(clock, options['load-bandwidth']);
-    const perMs = (rate: number) => rate / VF_PAGE_BYTES / 1000;
-    this.#statePace = new Pace(perMs(options['state-rate']), clock.now());
-    this.#dmaPace = new Pace(perMs(options['dma-rate']), clock.now());
-    this.#peerPace = new Pace(options['peer-rate'] / 1000, clock.now());
     this.needsMachineLock = options['config-lock'];
     this.features = featuresOf(options);
     const work: ArcWork = {
@@ -132,20 +92,17 @@ export class EmulatedDevice implements VfioDevice, DeviceConfig {
     };
     const { states, deadlines } = this.features;
     this.#transitions = new DeviceTransitions({ name, states, deadlines, work, now: () => clock.now() });
-    this.#act('all');
+    this.#hardware.act('all');
+  }
+
+  /** What its peer writes to. */
+  get peer(): Peer {
+    return this.#hardware.peer;
   }
 
   /** Does what is due. Called every few ms; also in front of every operation. */
   tick(): void {
-    const now = this.#clock.now();
-    const stateOperations = this.#statePace.due(now);
-    const dmaOperations = this.#dmaPace.due(now);
-    const peerOperations = this.#peerPace.due(now);
-    if (this.#activity === 'none') return;
-    this.#state.run(stateOperations);
-    if (this.#activity !== 'all') return;
-    if (this.#port !== NO_DMA) this.#dma.run(dmaOperations, this.#port, this.#dmaLog);
-    this.peer.send(peerOperations);
+    this.#hardware.tick();
   }
 
   /** First of all calls: fails if the device cannot be opened. */
@@ -211,50 +168,41 @@ export class EmulatedDevice implements VfioDevice, DeviceConfig {
   }
 
   startDmaLogging(pageSize: number, ranges: readonly DmaRange[]): Promise<number> {
-    return this.#logging('start DMA logging', () => this.#dmaLog.start(pageSize, ranges));
+    return this.#logging('start DMA logging', () => this.#hardware.dmaLog.start(pageSize, ranges));
   }
 
   stopDmaLogging(): Promise<void> {
-    return this.#logging('stop DMA logging', () => this.#dmaLog.stop());
+    return this.#logging('stop DMA logging', () => this.#hardware.dmaLog.stop());
   }
 
   reportDmaLogging(range: DmaRange, pageSize: number, into: Uint32Array): Promise<void> {
-    return this.#logging('report DMA logging', () => this.#dmaLog.report(range, pageSize, into));
+    return this.#logging('report DMA logging', () => this.#hardware.dmaLog.report(range, pageSize, into));
   }
 
   reset(): Promise<void> {
     return this.#serve('reset', 'reset', () => {
-      this.#saver = undefined;
-      this.#loader = undefined;
-      this.#state.seed = this.#options.seed;
-      this.#state.fill();
-      this.#dma.restart(this.#options.seed, 0);
-      this.#dmaLog.end();
-      this.#bar.fill(0);
-      this.#pci.reset();
-      this.peer.restart(0, 0);
-      this.#dmaFailuresBefore = 0;
+      this.#endSessions();
+      this.#hardware.reset();
       this.#transitions.wasReset();
-      this.#act('all');
+      this.#hardware.act('all');
     });
   }
 
   saveConfig(): Promise<Buffer> {
-    return this.#serve('save config', 'save config', () => this.#pci.save());
+    return this.#serve('save config', 'save config', () => this.#hardware.pci.save());
   }
 
   loadConfig(bytes: Buffer): Promise<void> {
     return this.#serve('load config', 'load config', async () => {
-      const why = this.#pci.load(bytes);
+      const why = this.#hardware.pci.load(bytes);
       if (why !== undefined) this.#refuse('load config', why);
       await this.#clock.sleep(this.#clock.now() + this.#options['config-load-ms']);
     });
   }
 
   async close(): Promise<void> {
-    this.#act('none');
-    this.#closed = true;
-    for (const [fail, operation] of this.#calls) fail(deviceGone(this.name, operation));
+    this.#hardware.act('none');
+    this.#calls.close();
   }
 
   /** Memory in this process, in place of what was there before. */
@@ -263,10 +211,7 @@ export class EmulatedDevice implements VfioDevice, DeviceConfig {
   }
 
   attachPort(port: DmaPort): Promise<void> {
-    return this.#serve('open', undefined, () => {
-      this.#dmaFailuresBefore += this.#port.failures;
-      this.#port = port;
-    });
+    return this.#serve('open', undefined, () => this.#hardware.attach(port));
   }
 
   attachPeer(mailbox: SharedArrayBuffer | undefined): Promise<void> {
@@ -276,39 +221,21 @@ export class EmulatedDevice implements VfioDevice, DeviceConfig {
   /** BAR 0 and the configuration space; other regions are not there. */
   readRegion(index: number, offset: number, into: Buffer): Promise<void> {
     return this.#serve('read region', undefined, () => {
-      const region = this.#region('read region', index, offset, into.length);
-      region.copy(into, 0, offset);
+      this.#checkRegion('read region', index, offset, into.length);
+      this.#hardware.readRegion(index, offset, into);
     });
   }
 
   writeRegion(index: number, offset: number, bytes: Buffer): Promise<void> {
     return this.#serve('write region', undefined, () => {
-      this.#region('write region', index, offset, bytes.length);
-      if (index === 0) bytes.copy(this.#bar, offset);
-      else this.#pci.write(offset, bytes);
+      this.#checkRegion('write region', index, offset, bytes.length);
+      this.#hardware.writeRegion(index, offset, bytes);
     });
   }
 
   /** The device must be stopped, or it changes while it is looked at. */
   evidence(): Promise<DeviceEvidence> {
-    return this.#serve('open', undefined, () => ({
-      state: this.#state.verify(),
-      dma:
-        this.#port instanceof SharedDma
-          ? this.#port.verify(this.#dma.seed, this.#dma.operations, this.#options['dma-size'] / VF_PAGE_BYTES)
-          : undefined,
-      operations: this.#state.operations,
-      dmaOperations: this.#dma.operations,
-      dmaFailures: this.#dmaFailures,
-      peerSent: this.peer.sent,
-      peerReceived: this.peer.received,
-      peerLate: this.peer.late,
-      faults: this.#faults.struck,
-    }));
-  }
-
-  get #dmaFailures(): number {
-    return this.#dmaFailuresBefore + this.#port.failures;
+    return this.#serve('open', undefined, () => ({ ...this.#hardware.evidence(), faults: this.#faults.struck }));
   }
 
   #arcMs(arc: Arc): number {
@@ -317,23 +244,23 @@ export class EmulatedDevice implements VfioDevice, DeviceConfig {
 
   /** One arc: quieten first, then time passes, then it takes effect. */
   async #arc(arc: Arc, until: number): Promise<UndoArc> {
-    const before = this.#activity;
+    const before = this.#hardware.activity;
     const after = ACTIVITY[arc.to];
     this.tick();
-    this.#act(MORE[Math.min(MORE.indexOf(before), MORE.indexOf(after))]!);
+    this.#hardware.act(MORE[Math.min(MORE.indexOf(before), MORE.indexOf(after))]!);
     try {
       await this.#arcTime(arc, until);
       const undo = this.#takeEffect(arc);
-      this.#act(after);
+      this.#hardware.act(after);
       return async () => {
         await this.#clock.sleep(this.#clock.now() + this.#arcMs(arc));
         undo();
-        this.#act(before);
+        this.#hardware.act(before);
       };
     } catch (thrown) {
       const broken = thrown instanceof ArcFailure && thrown.kind === 'broken';
       if (broken) this.#endSessions();
-      this.#act(broken ? 'none' : before);
+      this.#hardware.act(broken ? 'none' : before);
       throw thrown;
     }
   }
@@ -352,7 +279,7 @@ export class EmulatedDevice implements VfioDevice, DeviceConfig {
     if (endsAt > until) throw late;
     if (fault?.kind === 'fail') throw new ArcFailure('unchanged', fault.errno, 'the device refused');
     if (fault?.kind === 'break') throw new ArcFailure('broken', fault.errno, 'the device failed');
-    if (this.#activity !== 'all') await this.#port.drained();
+    if (this.#hardware.activity !== 'all') await this.#hardware.drained();
   }
 
   /** Sessions open and end, what was loaded is adopted. Returns how to take it back. */
@@ -369,7 +296,7 @@ export class EmulatedDevice implements VfioDevice, DeviceConfig {
     if (from === 'loading' && to === undefined) this.#adopt(loader!);
     if (from !== to) {
       this.#saver = to === 'saving' ? this.#newSaver() : undefined;
-      this.#loader = to === 'loading' ? new Loader(this.#state, this.#options['dma-size']) : undefined;
+      this.#loader = to === 'loading' ? new Loader(this.#hardware.state, this.#options['dma-size']) : undefined;
       this.#allocated = false;
     }
     if (arc.to === 'STOP_COPY') this.#saver!.stop();
@@ -378,7 +305,9 @@ export class EmulatedDevice implements VfioDevice, DeviceConfig {
 
   #newSaver(): Saver {
     const options = this.#options;
-    return new Saver(this.#state, initialBytesOf(options), options['dma-size'], () => this.#registers());
+    return new Saver(this.#hardware.state, initialBytesOf(options), options['dma-size'], () =>
+      this.#hardware.registers(),
+    );
   }
 
   /** Throws ArcFailure: a stream that is not whole leaves the device in RESUMING. */
@@ -388,34 +317,13 @@ export class EmulatedDevice implements VfioDevice, DeviceConfig {
     } catch (thrown) {
       throw new ArcFailure('unchanged', ERRNO.EINVAL, asError(thrown).message);
     }
-    const saved = loader.registers!;
-    saved.copy(this.#bar, 0, 0, BAR_BYTES);
-    const register = (index: number) => saved.readDoubleLE(BAR_BYTES + 8 * index);
-    this.#state.operations = register(Register.OPERATIONS);
-    this.#dma.restart(this.#state.seed, register(Register.DMA_OPERATIONS));
-    this.#dmaFailuresBefore = register(Register.DMA_FAILURES) - this.#port.failures;
-    this.peer.restart(register(Register.PEER_SENT), register(Register.PEER_RECEIVED));
-  }
-
-  #registers(): Buffer {
-    const values = new Float64Array(REGISTERS);
-    values[Register.OPERATIONS] = this.#state.operations;
-    values[Register.DMA_OPERATIONS] = this.#dma.operations;
-    values[Register.DMA_FAILURES] = this.#dmaFailures;
-    values[Register.PEER_SENT] = this.peer.sent;
-    values[Register.PEER_RECEIVED] = this.peer.received;
-    return Buffer.concat([this.#bar, Buffer.from(values.buffer)]);
+    this.#hardware.adopt(loader.registers!);
   }
 
   async #allocate(): Promise<void> {
     this.#allocated = true;
     await this.#meet('write data', this.#faults.pass('allocate'));
     await this.#clock.sleep(this.#clock.now() + this.#options['allocation-ms']);
-  }
-
-  #act(activity: Activity): void {
-    this.#activity = activity;
-    this.peer.open(activity !== 'none');
   }
 
   #endSessions(): void {
@@ -437,27 +345,20 @@ export class EmulatedDevice implements VfioDevice, DeviceConfig {
     });
   }
 
-  #region(operation: DeviceOperation, index: number, offset: number, length: number): Buffer {
-    const region =
-      index === 0 ? this.#bar : index === 7 ? this.#pci.bytes : this.#refuse(operation, `no region ${index}`);
-    if (!(offset >= 0 && offset + length <= region.length)) {
-      this.#refuse(operation, `bytes ${offset} to ${offset + length} of region ${index}, which has ${region.length}`);
+  #checkRegion(operation: DeviceOperation, index: number, offset: number, length: number): void {
+    const size = this.#hardware.regionBytes(index);
+    if (size === undefined) this.#refuse(operation, `no region ${index}`);
+    if (!(offset >= 0 && offset + length <= size)) {
+      this.#refuse(operation, `bytes ${offset} to ${offset + length} of region ${index}, which has ${size}`);
     }
-    return region;
   }
 
   /** In the order of the calls; ended by `close`. */
   #serve<T>(operation: DeviceOperation, point: FaultPoint | undefined, run: () => T | Promise<T>): Promise<T> {
-    if (this.#closed) return Promise.reject(deviceGone(this.name, operation));
-    return new Promise((resolve, reject) => {
-      this.#calls.set(reject, operation);
-      const served = this.#last.then(async () => {
-        if (this.#closed) return;
-        if (point !== undefined) await this.#meet(operation, this.#faults.pass(point));
-        this.tick();
-        resolve(await run());
-      });
-      this.#last = served.catch(reject).finally(() => this.#calls.delete(reject));
+    return this.#calls.serve(operation, async () => {
+      if (point !== undefined) await this.#meet(operation, this.#faults.pass(point));
+      this.tick();
+      return await run();
     });
   }
 
@@ -479,7 +380,7 @@ export class EmulatedDevice implements VfioDevice, DeviceConfig {
       case 'break':
         this.#transitions.broke();
         this.#endSessions();
-        this.#act('none');
+        this.#hardware.act('none');
         throw operationFailed(this.name, operation, fault.errno, 'the device failed');
       case 'fail':
         throw operationFailed(this.name, operation, fault.errno, 'the device refused');

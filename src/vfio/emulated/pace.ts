@@ -57,6 +57,11 @@ export class Pace {
     this.#since = now;
   }
 
+  /** Nothing is due for the time until now. */
+  skip(now: number): void {
+    this.#since = now;
+  }
+
   /** How many since the last call. Who was kept from running for long catches up with CATCH_UP_MS of it, not more. */
   due(now: number): number {
     const spanMs = Math.min(now - this.#since, CATCH_UP_MS);

@@ -14,8 +14,7 @@ import { Worker } from 'node:worker_threads';
 import { CopyChannels, type PageChannels, ReceiveChannels, SendChannels } from '../../src/dataplane/index.ts';
 import { CheckpointWriter, type MemoryRam, type SharedRam } from '../../src/machine/index.ts';
 import { setBlocking } from '../../src/native/index.ts';
-import { MULTIFD_INITIAL_BYTES } from '../../src/wire/index.ts';
-import { receiveAll, tcpPair } from '../../test/native/sockets.ts';
+import { tcpPair } from '../../test/native/sockets.ts';
 import type { RawLink } from './raw-link-thread.ts';
 
 const MIB = 1024 * 1024;
@@ -94,11 +93,10 @@ interface Way {
 async function overChannels(label: string, mebibytes: number, { channels, step = 1, from, to }: Way): Promise<void> {
   await cost(label, mebibytes * MIB, async () => {
     const pairs = await links(channels);
-    const options = { uuid: undefined, compression: 'none', level: 0, findZeroPages: true, failed } as const;
-    const source = await SendChannels.start({ ...options, fds: pairs.map(([fd]) => fd), ram: from() });
-    for (const [, fd] of pairs) receiveAll(fd, MULTIFD_INITIAL_BYTES);
-    const fds = pairs.map(([, fd]) => fd);
-    const destination = await ReceiveChannels.start({ fds, ram: to(), compression: 'none', failed });
+    const options = { compression: 'none', level: 0, findZeroPages: true, failed } as const;
+    const source = await SendChannels.start({ ...options, lines: pairs.map(([fd]) => ({ fd })), ram: from() });
+    const lines = pairs.map(([, fd]) => ({ fd }));
+    const destination = await ReceiveChannels.start({ lines, ram: to(), compression: 'none', failed });
     return async () => {
       for (let pass = 0; pass < mebibytes / MEMORY_MIB; pass++) {
         await addAll(source, order(step));
@@ -130,12 +128,16 @@ async function deviceState(label: string, mebibytes: number, channels: number): 
   const buffers = mebibytes / devices.length;
   await cost(label, mebibytes * MIB, async () => {
     const pairs = await links(channels);
-    const options = { uuid: undefined, compression: 'none', level: 0, findZeroPages: true, failed } as const;
+    const options = { compression: 'none', level: 0, findZeroPages: true, failed } as const;
     const state = { devices, buffers: 16 };
-    const source = await SendChannels.start({ ...options, fds: pairs.map(([fd]) => fd), ram: memory(0, 1), state });
-    for (const [, fd] of pairs) receiveAll(fd, MULTIFD_INITIAL_BYTES);
+    const source = await SendChannels.start({
+      ...options,
+      lines: pairs.map(([fd]) => ({ fd })),
+      ram: memory(0, 1),
+      state,
+    });
     const destination = await ReceiveChannels.start({
-      fds: pairs.map(([, fd]) => fd),
+      lines: pairs.map(([, fd]) => ({ fd })),
       ram: memory(0, 1),
       compression: 'none',
       state: { devices, buffersMax: 64, queuedMax: Infinity },

@@ -3,8 +3,11 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import { asError } from '../base/index.ts';
 import {
   type Assignments,
+  OBJECT_KINDS,
+  type ObjectOptions,
   parseAssignments,
   parseCompat,
+  parseObject,
   parseSize,
   Settings,
   type SettingsOptions,
@@ -19,6 +22,16 @@ export function setOption(description: string): Option {
   return new Option('--set <name=value>', description).argParser((text: string) => {
     texts.push(text);
     return usage(() => parseAssignments(texts));
+  });
+}
+
+/** `--object KIND,id=ID[,NAME=VALUE]...`, as often as wanted. */
+export function objectOption(): Option {
+  const objects: ObjectOptions[] = [];
+  const kinds = OBJECT_KINDS.join(', ');
+  return new Option('--object <kind,id=id,...>', `as QEMU's -object: ${kinds}`).argParser((text: string) => {
+    objects.push(usage(() => parseObject(text)));
+    return objects;
   });
 }
 

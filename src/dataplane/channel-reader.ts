@@ -1,5 +1,5 @@
 /** The bytes of a receiving thread's channel: headers are gathered, payload goes where it is wanted, and the next header comes along. */
-import { addressOf, IoVector } from '../native/index.ts';
+import { addressOf, IoVector, type Line, NativeError, type OpenLine, openLine } from '../native/index.ts';
 import { wireError } from '../wire/multifd/index.ts';
 import { type Control, Counter, STOP, Word } from './control-words.ts';
 import { channelLabel } from './errors.ts';
@@ -12,22 +12,27 @@ export class ChannelReader {
   readonly vector: IoVector;
   /** `origin`: offset in the channel of the packet. */
   readonly place: { readonly stream: string; origin: number };
-  readonly #fd: number;
+  readonly #line: OpenLine;
+  readonly #cutIsEnd: boolean;
   readonly #headerAddress: number;
   readonly #words: Int32Array;
   readonly #counters: Float64Array;
   /** Bytes behind the last packet that are here, in `header`. */
   #have = 0;
 
-  /** `headerBytes`: of the longest header; `offset`: bytes of the channel that were read before; `pieces` of a payload at most. */
+  /**
+   * `headerBytes`: of the longest header; `offset`: bytes of the channel that were read before; `pieces` of a payload at most; `cutIsEnd`: the
+   * peer does not end its TLS sessions.
+   */
   constructor(
-    start: { readonly channel: number; readonly fd: number; readonly offset: number },
+    start: { readonly channel: number; readonly line: Line; readonly offset: number; readonly cutIsEnd: boolean },
     headerBytes: number,
     pieces: number,
     { words, counters }: Control,
   ) {
     this.channel = start.channel;
-    this.#fd = start.fd;
+    this.#line = openLine(start.line);
+    this.#cutIsEnd = start.cutIsEnd;
     this.header = sharedBuffer(headerBytes);
     this.#headerAddress = addressOf(this.header);
     this.vector = new IoVector(1 + pieces);
@@ -43,14 +48,14 @@ export class ChannelReader {
 
   /**
    * Waits until `wanted` bytes of a header are here. False at an end in front of it; late also at an end inside it: main does not wait for what is
-   * missing. Throws WIRE_TRUNCATED, NATIVE_CALL.
+   * missing. Throws WIRE_TRUNCATED, NativeError.
    */
   fill(wanted: number): boolean {
     const { vector, header } = this;
     while (this.#have < wanted) {
       vector.clear();
       vector.push(this.#headerAddress + this.#have, header.length - this.#have);
-      const count = vector.receive(this.#fd);
+      const count = this.#receive();
       if (count === 0) {
         if (this.#have === 0 || this.isLate) return false;
         throw this.#truncated(this.#have, wanted);
@@ -76,14 +81,14 @@ export class ChannelReader {
 
   /**
    * Fills the pieces that were pushed since `vector.clear()`: payload whose first `done` bytes are there, behind a header of `headerBytes`. Nothing of
-   * the next packet is here yet. Throws WIRE_TRUNCATED, NATIVE_CALL.
+   * the next packet is here yet. Throws WIRE_TRUNCATED, NativeError.
    */
   receive(headerBytes: number, done: number): void {
     const { vector, header } = this;
     const payloadBytes = done + vector.byteLength;
     vector.push(this.#headerAddress, header.length);
     while (vector.byteLength > header.length) {
-      const count = vector.receive(this.#fd);
+      const count = this.#receive();
       if (count === 0) {
         const missing = vector.byteLength - header.length;
         throw this.#truncated(headerBytes + payloadBytes - missing, headerBytes + payloadBytes);
@@ -91,6 +96,17 @@ export class ChannelReader {
       this.#counters[Counter.BYTES]! += count;
     }
     this.#have = header.length - vector.byteLength;
+  }
+
+  /** 0: an end. Late, a cut is one too: nothing that is missing is waited for. */
+  #receive(): number {
+    try {
+      return this.#line.receive(this.vector);
+    } catch (thrown) {
+      const cut = thrown instanceof NativeError && thrown.code === 'NATIVE_TLS_CUT';
+      if (cut && (this.#cutIsEnd || this.isLate)) return 0;
+      throw thrown;
+    }
   }
 
   /** The packet is read. */

@@ -1,7 +1,7 @@
 /** One channel's thread as the main thread holds it. */
 import { closeSync } from 'node:fs';
 import { SHARE_ENV, Worker, type WorkerOptions } from 'node:worker_threads';
-import { duplicate, shutdownConnection } from '../native/index.ts';
+import { closeLine, duplicate, type Line, shutdownConnection } from '../native/index.ts';
 import { type Control, Counter, controlOf, DESCRIPTOR, STOP, signal, Word } from './control-words.ts';
 import type { FromChannel } from './messages.ts';
 
@@ -48,12 +48,12 @@ export class ChannelThread {
   #twin = -1;
 
   /**
-   * `entry`: the thread's file. `fd`: its connection; without one it waits for our words only. Takes `fd` over, also when it throws
+   * `entry`: the thread's file. `line`: its connection; without one it waits for our words only. Takes `line` over, also when it throws
    * (NATIVE_UNAVAILABLE, NATIVE_CALL).
    */
   constructor(
     entry: URL,
-    start: { readonly channel: number; readonly name: string; readonly fd?: number },
+    start: { readonly channel: number; readonly name: string; readonly line?: Line },
     more: (control: SharedArrayBuffer) => object,
     reports: ChannelReports,
   ) {
@@ -61,12 +61,12 @@ export class ChannelThread {
     this.name = start.name;
     this.control = controlOf();
     Atomics.store(this.control.words, Word.WANTED, -1);
-    const { fd } = start;
-    if (fd !== undefined) {
+    const { line } = start;
+    if (line !== undefined) {
       try {
-        this.#twin = duplicate(fd);
+        this.#twin = duplicate(line.fd);
       } catch (thrown) {
-        closeSync(fd);
+        closeLine(line);
         throw thrown;
       }
     }
@@ -83,7 +83,8 @@ export class ChannelThread {
       worker.once('exit', () => {
         living.delete(this);
         if (living.size === 0) process.off('exit', wakeAll);
-        if (fd !== undefined && Atomics.load(this.control.words, Word.DESCRIPTOR) !== DESCRIPTOR.CLOSED) closeSync(fd);
+        const open = Atomics.load(this.control.words, Word.DESCRIPTOR) !== DESCRIPTOR.CLOSED;
+        if (line !== undefined && open) closeLine(line);
         reports.gone(crash);
         resolve();
       });

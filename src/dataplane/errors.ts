@@ -23,6 +23,10 @@ export interface BufferPlace extends DeviceAddress {
 export type DataplaneFault =
   /** The connection failed; `errno` is the system's name. */
   | (ChannelPlace & { readonly code: 'DATAPLANE_LOST'; readonly errno: string })
+  /** The TLS session was broken off by an alert, or by bytes that are no record of it. */
+  | (ChannelPlace & { readonly code: 'DATAPLANE_TLS'; readonly reason: string })
+  /** The connection ended and its TLS session did not: what was to come may have been cut off by anybody. */
+  | (ChannelPlace & { readonly code: 'DATAPLANE_TLS_CUT' })
   /** The peer ended the channel, whole packets only, before the SYNC that is waited for (the first is 1). */
   | (ChannelPlace & { readonly code: 'DATAPLANE_ENDED'; readonly sync: number })
   /** Pages behind the last point where the channels met: nothing would tell when they are all here. */
@@ -100,6 +104,14 @@ export function channelError(thrown: unknown, place: ChannelPlace, method: strin
   const errno = errnoOf(thrown);
   if (errno !== undefined) {
     return dataplaneError({ code: 'DATAPLANE_LOST', ...place, errno }, `${where}: connection lost (${errno})`, thrown);
+  }
+  if (thrown instanceof NativeError && thrown.fault.code === 'NATIVE_TLS') {
+    const { reason } = thrown.fault;
+    return dataplaneError({ code: 'DATAPLANE_TLS', ...place, reason }, `${where}: TLS: ${reason}`, thrown);
+  }
+  if (thrown instanceof NativeError && thrown.fault.code === 'NATIVE_TLS_CUT') {
+    const message = `${where}: the connection ended, but its TLS session did not: it was cut off, or the peer gave up`;
+    return dataplaneError({ code: 'DATAPLANE_TLS_CUT', ...place }, message);
   }
   if (thrown instanceof CodecRefusal) {
     const reason = thrown.message;

@@ -3,7 +3,7 @@
  * page numbers and put the pages on the wire straight from guest memory, receiving threads put them straight into it; both know SYNC,
  * the point where channels wait for one another, and nothing else of a migration.
  *
- * Sending: SendChannels.start, then `add` page by page (`room` when it says no), `sync` between rounds, `end`.
+ * Sending: announceChannel as soon as each is connected, SendChannels.start, then `add` page by page (`room` when it says no), `sync` between rounds, `end`.
  * Receiving: ReceiveChannels.start, `meet` at each point of the main stream, `finish`, `close`.
  *
  * Between memory and a mapped-ram file: CopyChannels, used like SendChannels, with no peer at all.

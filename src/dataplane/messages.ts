@@ -1,5 +1,6 @@
 /** Everything that crosses the border of a channel's thread. What it is asked to do crosses in shared words: it never reads messages. */
 import type { SharedRam } from '../machine/index.ts';
+import type { Line } from '../native/index.ts';
 import type { DeviceAddress, MultifdCompression } from '../wire/multifd/index.ts';
 import type { StateLoaderModule } from './device-state/loader.ts';
 import type { SharedStateArena } from './device-state/state-arena.ts';
@@ -18,7 +19,7 @@ export interface ThreadStart {
 
 export interface ChannelStart extends ThreadStart {
   /** The thread's own from its first word on: it closes it. */
-  readonly fd: number;
+  readonly line: Line;
   readonly ram: SharedRam;
   readonly compression: PageCompression;
   /** Bytes of the channel that main has sent, or read, already. */
@@ -36,6 +37,7 @@ export interface SendStart extends ChannelStart {
 }
 
 export interface ReceiveStart extends ChannelStart {
+  readonly cutIsEnd: boolean;
   /** Devices that send their state on these channels, and how receiving threads load it, where they do. */
   readonly state:
     | { readonly queue: SharedStateQueue; readonly loaders: readonly (StateLoaderModule | undefined)[] }

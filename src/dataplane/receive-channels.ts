@@ -2,9 +2,9 @@
  * The receiving end of all channels. `meet` is the point of the main stream where all channels meet: every EOS of a ram section for machine types
  * up to 8.0, every MULTIFD_FLUSH for later ones (qemu-wire 5.6). Which of them it is, is not known here.
  */
-import { closeSync } from 'node:fs';
 import { assert } from '../base/index.ts';
 import type { SharedRam } from '../machine/index.ts';
+import { closeLine, type Line } from '../native/index.ts';
 import { type DeviceAddress, MULTIFD_INITIAL_BYTES } from '../wire/multifd/index.ts';
 import { ChannelGroup, type ChannelInfo, type ChannelTotals } from './channel-group.ts';
 import { ChannelThread } from './channel-thread.ts';
@@ -16,11 +16,13 @@ import { type ChannelError, channelLabel, dataplaneError } from './errors.ts';
 import type { PageCompression, ReceiveStart } from './messages.ts';
 
 export interface ReceiveOptions {
-  /** Accepted sockets in the order of their channel ids, each read up to the end of its initial packet. They are the channels' from here on. */
-  readonly fds: readonly number[];
+  /** Accepted connections in the order of their channel ids, each read up to the end of its initial packet. They are the channels' from here on. */
+  readonly lines: readonly Line[];
   /** Blocks in the order of the stream's block list. */
   readonly ram: SharedRam;
   readonly compression: PageCompression;
+  /** With TLS, whether a connection that ends before its session is taken for an end (multifd-clean-tls-termination off); default not. */
+  readonly cutIsEnd?: boolean;
   readonly state?: ReceivedState;
   /** Called once, when a channel fails by itself. All channels are closed by then, or soon. */
   readonly failed: (error: ChannelError) => void;
@@ -45,20 +47,20 @@ export class ReceiveChannels {
 
   /** Throws NATIVE_UNAVAILABLE, DATAPLANE_UNAVAILABLE; nothing is left open then. */
   static async start(options: ReceiveOptions): Promise<ReceiveChannels> {
-    const { fds } = options;
-    assert(fds.length >= 1 && fds.length <= 255, 'there are 1 to 255 channels');
+    const { lines } = options;
+    assert(lines.length >= 1 && lines.length <= 255, 'there are 1 to 255 channels');
     const channels = new ReceiveChannels(options);
-    const spawn = (channel: number) => channels.#spawn(options, channel, fds[channel]!);
-    await channels.#group.open(fds.length, options.compression, spawn, (channel) => closeSync(fds[channel]!));
+    const spawn = (channel: number) => channels.#spawn(options, channel, lines[channel]!);
+    await channels.#group.open(lines.length, options.compression, spawn, (channel) => closeLine(lines[channel]!));
     return channels;
   }
 
-  private constructor({ fds, state, failed }: ReceiveOptions) {
+  private constructor({ lines, state, failed }: ReceiveOptions) {
     const devices = state?.devices ?? [];
     if (state !== undefined && devices.length > 0) {
       const addresses = devices.map(({ idstr, instance }) => ({ idstr, instance }));
       const queuedMax = Math.min(state.queuedMax, state.buffersMax);
-      this.#queue = StateQueue.make(addresses, fds.length, { slots: state.buffersMax, queuedMax });
+      this.#queue = StateQueue.make(addresses, lines.length, { slots: state.buffersMax, queuedMax });
     }
     this.#group = new ChannelGroup(failed, () => this.#queue?.close());
     this.lanes = devices.map(({ loader }, device) => {
@@ -66,20 +68,20 @@ export class ReceiveChannels {
     });
   }
 
-  #spawn(options: ReceiveOptions, channel: number, fd: number): ChannelThread {
-    const { compression } = options;
+  #spawn(options: ReceiveOptions, channel: number, line: Line): ChannelThread {
+    const { compression, cutIsEnd = false } = options;
     let ram: SharedRam;
     try {
       ram = this.#group.hold(options.ram);
     } catch (thrown) {
-      closeSync(fd);
+      closeLine(line);
       throw thrown;
     }
-    const start = { channel, name: `mig/dst/recv_${channel}`, fd };
+    const start = { channel, name: `mig/dst/recv_${channel}`, line };
     const more = (control: SharedArrayBuffer): Omit<ReceiveStart, keyof typeof start> => {
       const queue = this.#queue?.shared;
       const loaders = options.state?.devices.map(({ loader }) => loader) ?? [];
-      return { ram, compression, control, offset: MULTIFD_INITIAL_BYTES, state: queue && { queue, loaders } };
+      return { ram, compression, control, cutIsEnd, offset: MULTIFD_INITIAL_BYTES, state: queue && { queue, loaders } };
     };
     const entry = new URL('./receive-thread.js', import.meta.url);
     return new ChannelThread(entry, start, more, this.#group.reports(channel));

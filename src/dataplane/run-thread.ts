@@ -1,7 +1,6 @@
 /** What both kinds of channel threads do around their loops: take the descriptor, tell main how it ends, give the descriptor back. */
-import { closeSync } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
-import { nameThread, setBlocking, threadId } from '../native/index.ts';
+import { closeLine, nameThread, setBlocking, threadId } from '../native/index.ts';
 import { type Control, Counter, controlOf, DESCRIPTOR, STOP, Word } from './control-words.ts';
 import { channelError } from './errors.ts';
 import type { ChannelStart, FromChannel, ThreadStart } from './messages.ts';
@@ -18,14 +17,14 @@ export function sayMoved(): void {
 }
 
 /**
- * `loop` gets the shared words; what it throws ends the channel, unless main has asked for the end. Without `fd` the thread has no
+ * `loop` gets the shared words; what it throws ends the channel, unless main has asked for the end. Without `line` the thread has no
  * connection of its own.
  */
 export function runChannelThread(
-  start: ThreadStart & Partial<Pick<ChannelStart, 'fd' | 'offset' | 'compression'>>,
+  start: ThreadStart & Partial<Pick<ChannelStart, 'line' | 'offset' | 'compression'>>,
   loop: (control: Control) => void,
 ): void {
-  const { fd, compression = 'none' } = start;
+  const { line, compression = 'none' } = start;
   const control = controlOf(start.control);
   const { words, counters } = control;
   Atomics.store(words, Word.DESCRIPTOR, DESCRIPTOR.THREADS);
@@ -33,7 +32,7 @@ export function runChannelThread(
   counters[Counter.BYTES] = start.offset ?? 0;
   try {
     nameThread(start.name);
-    if (fd !== undefined) setBlocking(fd, true);
+    if (line !== undefined) setBlocking(line.fd, true);
     say({ kind: 'started' });
     loop(control);
   } catch (thrown) {
@@ -42,7 +41,7 @@ export function runChannelThread(
     const { fault, message, cause } = channelError(thrown, place, compression);
     say({ kind: 'failed', fault, message, cause: cause instanceof Error ? cause.message : undefined });
   } finally {
-    if (fd !== undefined) closeSync(fd);
+    if (line !== undefined) closeLine(line);
     Atomics.store(words, Word.DESCRIPTOR, DESCRIPTOR.CLOSED);
   }
 }

@@ -2,9 +2,9 @@
  * The sending end of all channels: batches become packets, straight from guest memory. A receiver takes nothing behind a SYNC packet from any
  * channel before every channel has come to its own.
  */
-import { closeSync, writeSync } from 'node:fs';
 import { assert } from '../base/index.ts';
 import type { SharedRam } from '../machine/index.ts';
+import { closeLine, type Line, sendFirst } from '../native/index.ts';
 import {
   type DeviceAddress,
   encodeMultifdInitial,
@@ -14,15 +14,13 @@ import {
 import { BATCH, STATE, STATE_BUFFER } from './batch-ring.ts';
 import { ChannelThread } from './channel-thread.ts';
 import { StateArena } from './device-state/state-arena.ts';
-import type { ChannelError } from './errors.ts';
+import { type ChannelError, channelError } from './errors.ts';
 import type { PageCompression, SendStart } from './messages.ts';
 import { PageChannels } from './page-channels.ts';
 
 export interface SendOptions {
-  /** Connected sockets, channel 0 first; 1..255 of them. They are the channels' from here on, also if `start` throws. */
-  readonly fds: readonly number[];
-  /** Of the VM, 16 bytes; undefined if it has none. */
-  readonly uuid: Uint8Array | undefined;
+  /** Connections that are announced, channel 0 first; 1..255 of them. They are the channels' from here on, also if `start` throws. */
+  readonly lines: readonly Line[];
   readonly ram: SharedRam;
   readonly compression: PageCompression;
   /** zlib 0..9, zstd 1..20. */
@@ -50,6 +48,20 @@ export interface OutgoingBuffer {
 }
 
 /**
+ * The initial packet of a channel, right after it is connected: a QEMU that looks at who comes waits for these bytes, and does nothing else, not even
+ * shake hands with the next. The empty connection takes them at once. `uuid`: of the VM, 16 bytes; undefined if it has none. Throws
+ * DATAPLANE_LOST, DATAPLANE_TLS; then `line` is closed.
+ */
+export function announceChannel(line: Line, channel: number, uuid: Uint8Array | undefined): void {
+  try {
+    sendFirst(line, encodeMultifdInitial(channel, uuid));
+  } catch (thrown) {
+    closeLine(line);
+    throw channelError(thrown, { channel, offset: 0 }, 'none');
+  }
+}
+
+/**
  * Device state beside the pages: take a buffer, fill it, send it. It goes on whatever channel has the shortest queue, no SYNC holds it up, and when
  * the kernel has it the buffer is free again.
  */
@@ -58,31 +70,28 @@ export class SendChannels extends PageChannels {
   #arena: StateArena | undefined;
 
   /**
-   * Sends the initial packets, at once, and starts the threads. Throws NATIVE_UNAVAILABLE, DATAPLANE_UNAVAILABLE, DATAPLANE_LOST; nothing is
-   * left open then.
+   * Starts the threads. Throws NATIVE_UNAVAILABLE, DATAPLANE_UNAVAILABLE; nothing is left open then.
    */
   static async start(options: SendOptions): Promise<SendChannels> {
-    const { fds, ram, compression, failed } = options;
-    const channels = new SendChannels(fds.length, ram.pageSize, failed);
+    const { lines, ram, compression, failed } = options;
+    const channels = new SendChannels(lines.length, ram.pageSize, failed);
     channels.#state = options.state;
     channels.#arena = options.state && StateArena.make(options.state.buffers);
-    const spawn = (channel: number) => channels.#spawn(options, channel, fds[channel]!);
-    await channels.group.open(fds.length, compression, spawn, (channel) => closeSync(fds[channel]!));
+    const spawn = (channel: number) => channels.#spawn(options, channel, lines[channel]!);
+    await channels.group.open(lines.length, compression, spawn, (channel) => closeLine(lines[channel]!));
     return channels;
   }
 
-  #spawn(options: SendOptions, channel: number, fd: number): ChannelThread {
+  #spawn(options: SendOptions, channel: number, line: Line): ChannelThread {
     const { compression, level, findZeroPages } = options;
     let ram: SharedRam;
     try {
       ram = this.group.hold(options.ram);
-      // By main: a QEMU that looks at who connects waits for these bytes, and does nothing else. The empty socket takes them at once.
-      writeSync(fd, encodeMultifdInitial(channel, options.uuid));
     } catch (thrown) {
-      closeSync(fd);
+      closeLine(line);
       throw thrown;
     }
-    const start = { channel, name: `mig/src/send_${channel}`, fd };
+    const start = { channel, name: `mig/src/send_${channel}`, line };
     const ring = this.rings[channel]!.shared;
     const offset = MULTIFD_INITIAL_BYTES;
     const more = (control: SharedArrayBuffer): Omit<SendStart, keyof typeof start> => {

@@ -1,5 +1,5 @@
 /** What a sending thread does per batch and per SYNC; free functions over views that were made once. */
-import { addressOf, IoVector } from '../native/index.ts';
+import { addressOf, IoVector, type OpenLine, openLine } from '../native/index.ts';
 import {
   MULTIFD_COMPRESSION,
   MULTIFD_FLAG,
@@ -15,7 +15,7 @@ import { openEncoder, type PageEncoder } from './page-codecs/index.ts';
 import { type PageSource, pageSource } from './pages/page-source.ts';
 
 export interface SendState {
-  readonly fd: number;
+  readonly line: OpenLine;
   readonly pageSize: number;
   readonly source: PageSource;
   readonly names: readonly Buffer[];
@@ -37,7 +37,7 @@ export function sendState(start: SendStart, counters: Float64Array): SendState {
   const pagesMax = multifdPagesMax(pageSize);
   const header = sharedBuffer(multifdHeaderBytes(pageSize));
   return {
-    fd: start.fd,
+    line: openLine(start.line),
     pageSize,
     source: pageSource(start.ram),
     names: blocks.map((block) => Buffer.from(block.idstr, 'latin1')),
@@ -83,8 +83,9 @@ export function sendSync(state: SendState): void {
 
 /** Sends what is in the vector, as one packet. */
 export function sendAll(state: SendState): void {
-  const { vector, counters } = state;
-  while (vector.byteLength > 0) counters[Counter.BYTES]! += vector.send(state.fd);
+  const { vector, counters, line } = state;
+  while (vector.byteLength > 0) counters[Counter.BYTES]! += line.send(vector);
+  line.flush();
   counters[Counter.PACKETS]! += 1;
   state.packets++;
 }

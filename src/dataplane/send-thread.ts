@@ -1,6 +1,7 @@
 /** Entry of a sending thread: batches, and buffers of device state, become packets. */
 import { workerData } from 'node:worker_threads';
 import { BATCH, batchRingOf, STATE } from './batch-ring.ts';
+import { STOP, Word } from './control-words.ts';
 import { sendStateBuffer, stateSenderOf } from './device-state/send-state.ts';
 import type { SendStart } from './messages.ts';
 import { runChannelThread } from './run-thread.ts';
@@ -23,6 +24,7 @@ runChannelThread(start, (control) => {
       },
       () => sendSync(state),
     );
+    if (Atomics.load(control.words, Word.STOP) === STOP.AT_END) state.line.end();
   } finally {
     state.encoder?.close();
   }

@@ -4,6 +4,7 @@
  */
 import type { RunState } from '../machine/index.ts';
 import type { Settings } from '../settings/index.ts';
+import type { Objects } from './objects.ts';
 
 /** MigrationStatus of qapi/migration.json. */
 export type MigrationStatus =
@@ -103,6 +104,8 @@ export interface MigrationThread {
 export interface Host {
   readonly name: string;
   readonly settings: Settings;
+  /** What object-add has declared. */
+  readonly objects: Objects;
   status(): HostStatus;
   /** QMP stop / cont. */
   stop(): Promise<void>;

@@ -1,6 +1,6 @@
 /** Multifd wants several connections: what that asks of an address, and of settings. */
 import type { SettingsView } from '../settings/index.ts';
-import { type Address, dial, isSocketAddress } from '../transport/index.ts';
+import { type Address, dial, isSocketAddress, type TlsTerms } from '../transport/index.ts';
 import { unsupported } from './errors.ts';
 import type { Dial } from './source/multifd.ts';
 
@@ -15,6 +15,13 @@ export function requireConnections(settings: SettingsView, address: Address): vo
 }
 
 /** How to make further connections to that address; undefined if there can be no others. */
-export function dialer(address: Address): Dial | undefined {
-  return isSocketAddress(address) ? (role, signal) => dial(address, { role, signal }) : undefined;
+export function dialer(address: Address, tls?: TlsTerms): Dial | undefined {
+  return isSocketAddress(address) ? (role, signal) => dial(address, { role, signal, tls }) : undefined;
+}
+
+/** Throws MIGRATION_UNSUPPORTED where an address or another setting leaves no place for TLS. */
+export function requirePlaceForTls(tls: TlsTerms | undefined, settings: SettingsView, address: Address): void {
+  if (tls === undefined) return;
+  if (settings.capability('mapped-ram')) throw unsupported('TLS with mapped-ram');
+  if (address.kind === 'file') throw unsupported('TLS over file:');
 }

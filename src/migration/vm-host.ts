@@ -1,13 +1,14 @@
 import { EventEmitter } from 'node:events';
 import type { DestinationMachine, RunState, SourceMachine } from '../machine/index.ts';
 import type { Settings, SettingsView } from '../settings/index.ts';
-import { type Address, connect, listen, parseAddress } from '../transport/index.ts';
+import { type Address, connect, isExposed, listen, parseAddress, type TlsTerms } from '../transport/index.ts';
 import { CheckpointSide, CheckpointSource, innerSettings, requireFile } from './checkpoint-file.ts';
 import type { SourceListener } from './destination/arrivals.ts';
 import { IncomingMigration, type IncomingResult } from './destination/incoming.ts';
 import { wrongState } from './errors.ts';
 import type { Host, HostEvent, HostStatus, MigrationInfo, MigrationStatus, MigrationThread } from './host.ts';
-import { dialer, requireConnections } from './many-connections.ts';
+import { dialer, requireConnections, requirePlaceForTls } from './many-connections.ts';
+import { Objects } from './objects.ts';
 import { routeTo } from './postcopy/source/route.ts';
 import { hasReturnPath, OutgoingMigration, type OutgoingResult } from './source/outgoing.ts';
 
@@ -19,14 +20,19 @@ export interface HostedMachine extends SourceMachine, DestinationMachine {
   readonly runState: RunState;
 }
 
+const NONE_REFUSED = { count: 0, last: '' };
+
 type SourceOptions = CheckpointSource['options'];
 
 export interface VmHostOptions {
   readonly name: string;
   readonly machine: HostedMachine;
   readonly settings: Settings;
+  readonly objects?: Objects;
   /** Called by quit, after everything of the host has ended. */
   readonly quit: () => Promise<void>;
+  /** Called when a machine is awaited in clear text where other machines than this one can come. */
+  readonly exposed?: (address: Address) => void;
   /** Called when an incoming migration is over, well or badly; `exitOnError` as migrate-incoming had it. */
   readonly arrived?: (result: IncomingResult, exitOnError: boolean) => void;
 }
@@ -38,6 +44,7 @@ export interface VmHostOptions {
 export class VmHost implements Host {
   readonly name: string;
   readonly settings: Settings;
+  readonly objects: Objects;
   readonly #options: VmHostOptions;
   readonly #machine: HostedMachine;
   readonly #events = new EventEmitter<{ event: [HostEvent] }>();
@@ -53,6 +60,7 @@ export class VmHost implements Host {
   constructor(options: VmHostOptions) {
     this.name = options.name;
     this.settings = options.settings;
+    this.objects = options.objects ?? new Objects();
     this.#options = options;
     this.#machine = options.machine;
   }
@@ -95,7 +103,8 @@ export class VmHost implements Host {
 
   async migrate(uri: string, { resume = false }: { readonly resume?: boolean } = {}): Promise<void> {
     const address = parseAddress(uri);
-    if (resume) return this.#sending().postcopy.resume(routeTo(address));
+    const tls = this.objects.tls(this.settings, 'client');
+    if (resume) return this.#sending().postcopy.resume(routeTo(address, tls));
     if (this.#running !== undefined)
       throw wrongState(this.queryMigrate().status ?? 'none', 'a migration is under way already');
     const state = this.#machine.runState;
@@ -105,6 +114,7 @@ export class VmHost implements Host {
       throw wrongState(state, "the machine has been migrated already: 'cont' makes it run here again");
     const settings = innerSettings(this.settings.snapshot());
     requireConnections(this.settings, address);
+    requirePlaceForTls(tls, this.settings, address);
     let checkpoint: CheckpointSide | undefined;
     if (this.settings.capability('mapped-ram')) {
       requireFile(address);
@@ -114,8 +124,9 @@ export class VmHost implements Host {
     this.#outgoing = new OutgoingMigration({
       machine: this.#machine,
       settings,
-      connect: (signal) => checkpoint?.connect(signal) ?? connect(address, { signal }),
-      dial: dialer(address),
+      connect: (signal) => checkpoint?.connect(signal) ?? connect(address, { signal, tls }),
+      dial: dialer(address, tls),
+      secured: tls !== undefined,
       copyTo: checkpoint && (() => checkpoint.ram),
       returnPath: (channel) => checkpoint !== undefined || hasReturnPath(address, channel, settings),
       inert: address.kind === 'file',
@@ -141,8 +152,10 @@ export class VmHost implements Host {
     }
     const settings = innerSettings(this.settings.snapshot());
     requireConnections(this.settings, address);
+    const tls = this.objects.tls(this.settings, 'server');
+    requirePlaceForTls(tls, this.settings, address);
     this.#arriving = true;
-    const source = await this.#source(address, settings).finally(() => {
+    const source = await this.#source(address, settings, tls).finally(() => {
       this.#arriving = false;
     });
     this.#outgoing = undefined;
@@ -163,23 +176,27 @@ export class VmHost implements Host {
   }
 
   /** Begins to wait for the source. */
-  async #source(address: Address, settings: SettingsView): Promise<SourceOptions> {
+  async #source(address: Address, settings: SettingsView, tls: TlsTerms | undefined): Promise<SourceOptions> {
     this.#checkpoint = undefined;
     if (this.settings.capability('mapped-ram')) {
       requireFile(address);
       this.#checkpoint = new CheckpointSource(address, settings);
       return this.#checkpoint.options;
     }
-    const listener = await this.#listen(address);
+    const listener = await this.#listen(address, tls);
     return { listener, settings };
   }
 
-  async #listen(address: Address): Promise<SourceListener> {
-    const listener = await listen(address);
+  async #listen(address: Address, tls: TlsTerms | undefined): Promise<SourceListener> {
+    const listener = await listen(address, { tls });
+    if (tls === undefined && isExposed(listener.address)) this.#options.exposed?.(listener.address);
     this.#listening = listener.address;
     return {
       accept: (signal) => listener.accept(signal),
       next: (signal) => listener.next(signal),
+      get refusals() {
+        return listener.refusals ?? NONE_REFUSED;
+      },
       // One machine arrives once: whoever knocks later is turned away.
       close: () => {
         listener.close();
@@ -207,7 +224,7 @@ export class VmHost implements Host {
       throw wrongState(this.queryMigrate().status ?? 'none', 'there is no incoming postcopy that could be recovered');
     }
     const { postcopy } = this.#incoming;
-    const listener = await this.#listen(address);
+    const listener = await this.#listen(address, this.objects.tls(this.settings, 'server'));
     try {
       postcopy.recover(listener);
     } catch (error) {

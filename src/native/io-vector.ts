@@ -71,6 +71,23 @@ export class IoVector {
     return length;
   }
 
+  /** Address of the first byte that is not consumed, and how long its piece is; only while there is one. */
+  get firstAddress(): number {
+    return this.#addressAt(this.#first * WORDS);
+  }
+
+  get firstLength(): number {
+    return this.#words[this.#first * WORDS + 2]!;
+  }
+
+  /** Copies as many bytes as there are, or fit, to the front of `into`, consumes them and returns how many they were. */
+  gather(into: Uint8Array): number {
+    const wanted = Math.min(this.byteLength, into.length);
+    let done = 0;
+    while (done < wanted) done += this.take(done === 0 ? into : into.subarray(done));
+    return done;
+  }
+
   #addressAt(at: number): number {
     return this.#words[at + 1]! * 0x1_0000_0000 + this.#words[at]!;
   }

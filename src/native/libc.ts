@@ -24,9 +24,30 @@ export interface Libc {
   readonly ioctl: (fd: number, request: number, type: 'uintptr_t', argument: number) => number;
   readonly gettid: () => number;
   readonly prctl: (option: number, argument: string) => number;
+  /** For the life of the process; the address that OpenSSL calls. */
+  readonly registerPsk: <K extends keyof PskPrototypes>(kind: K, callback: PskPrototypes[K]) => number;
   /** A library by its path; null: what this process itself offers (Node.js exports its zlib on purpose, its addon docs say). */
   readonly load: (path: string | null) => LibraryHandle;
 }
+
+/** Of OpenSSL: who the peer is, or shall be, and its key, into memory of OpenSSL's; the length of the key is returned, 0 if there is none. */
+export interface PskPrototypes {
+  readonly client: (
+    ssl: number,
+    hint: number,
+    identity: number,
+    identityBytesMax: number,
+    key: number,
+    keyBytesMax: number,
+  ) => number;
+  readonly server: (ssl: number, identity: string, key: number, keyBytesMax: number) => number;
+}
+
+const PSK_PROTOTYPES: Record<keyof PskPrototypes, string> = {
+  client:
+    'unsigned int PskClient(uintptr_t ssl, uintptr_t hint, uintptr_t identity, unsigned int identityMax, uintptr_t key, unsigned int keyMax)',
+  server: 'unsigned int PskServer(uintptr_t ssl, str identity, uintptr_t key, unsigned int keyMax)',
+};
 
 let loaded: Libc | null | undefined;
 let whyNot: unknown;
@@ -66,6 +87,8 @@ function load(): Libc | null {
       ioctl: bind<Libc['ioctl']>('int ioctl(int fd, unsigned long request, ...)'),
       gettid: bind<Libc['gettid']>('int gettid()'),
       prctl: bind<Libc['prctl']>('int prctl(int option, str argument)'),
+      registerPsk: (kind, callback) =>
+        Number(koffi.register(callback, koffi.pointer(koffi.proto(PSK_PROTOTYPES[kind])))),
       load: (path) => koffi.load(path),
     };
   } catch (thrown) {

@@ -6,6 +6,7 @@ import {
   type MigrationInfo,
   type MigrationStatus,
   type MigrationThread,
+  type Objects,
   OutgoingMigration,
   routeTo,
   wrongState,
@@ -23,13 +24,20 @@ export type ServeHost = (host: Host) => Promise<{ close(): Promise<void> }>;
 export class CheckpointHost implements Host {
   readonly name = 'vmferry';
   readonly settings: Settings;
+  readonly objects: Objects;
   readonly #migration: OutgoingMigration | IncomingMigration;
   #listening: Address | undefined;
   readonly #listeners = new Set<(event: HostEvent) => void>();
 
   /** `listening`: where the source of an incoming migration is awaited. */
-  constructor(settings: Settings, migration: OutgoingMigration | IncomingMigration, listening?: Address) {
+  constructor(
+    settings: Settings,
+    objects: Objects,
+    migration: OutgoingMigration | IncomingMigration,
+    listening?: Address,
+  ) {
     this.settings = settings;
+    this.objects = objects;
     this.#migration = migration;
     this.#listening = listening;
   }
@@ -46,7 +54,7 @@ export class CheckpointHost implements Host {
 
   async migrate(uri: string, { resume = false }: { readonly resume?: boolean } = {}): Promise<void> {
     if (!resume) throw this.#refused('this process does one migration, and that has begun already');
-    this.#outgoing().postcopy.resume(routeTo(parseAddress(uri)));
+    this.#outgoing().postcopy.resume(routeTo(parseAddress(uri), this.objects.tls(this.settings, 'client')));
   }
 
   async migrateStartPostcopy(): Promise<void> {

@@ -11,3 +11,4 @@ export { type ReceiveOptions, receive } from './receive.ts';
 export { type RestoreOptions, restore } from './restore.ts';
 export { type SaveOptions, save } from './save.ts';
 export { type SendOptions, send } from './send.ts';
+export { type OwnTls, ownTls, type TlsChoice } from './tls.ts';

@@ -1,8 +1,14 @@
 import { FerryError } from '../base/index.ts';
 import { CheckpointWriter } from '../machine/index.ts';
-import { IncomingMigration, type IncomingResult, requireConnections } from '../migration/index.ts';
+import {
+  IncomingMigration,
+  type IncomingResult,
+  Objects,
+  requireConnections,
+  requirePlaceForTls,
+} from '../migration/index.ts';
 import type { Settings } from '../settings/index.ts';
-import { formatAddress, listen, parseAddress } from '../transport/index.ts';
+import { formatAddress, isExposed, listen, parseAddress } from '../transport/index.ts';
 import { CheckpointHost, type ServeHost } from './checkpoint-host.ts';
 import type { Outcome, Progress, ProgressListener, RamStatistics } from './outcome.ts';
 
@@ -16,21 +22,27 @@ export interface ReceiveOptions {
   /** The checkpoint; it is there when all of the machine is in it, and not before. */
   readonly file: string;
   readonly settings: Settings;
+  /** With the TLS credentials that the settings name. */
+  readonly objects?: Objects | undefined;
   /** Aborting it cancels. */
   readonly signal?: AbortSignal | undefined;
   readonly progress?: ProgressListener | undefined;
   /** Told once, with the real port: from now on a source may come. */
   readonly listening?: (uri: string) => void;
+  /** Told before that if it is in clear text where other machines than this one can come. */
+  readonly exposed?: (uri: string) => void;
   readonly serve?: ServeHost | undefined;
 }
 
 /** Waits for one source and takes its machine into a checkpoint. Throws only before a source can have come: no such folder, port in use. */
 export async function receive(options: ReceiveOptions): Promise<Outcome> {
-  const { file, settings, signal } = options;
+  const { file, settings, signal, objects = new Objects() } = options;
   signal?.throwIfAborted();
   const address = parseAddress(options.uri);
   requireConnections(settings, address);
-  const listener = await listen(address);
+  const tls = objects.tls(settings, 'server');
+  requirePlaceForTls(tls, settings, address);
+  const listener = await listen(address, { tls });
   const machine = new CheckpointWriter(file, { directIo: settings.parameter('direct-io') });
   try {
     await machine.open();
@@ -45,7 +57,7 @@ export async function receive(options: ReceiveOptions): Promise<Outcome> {
     listener,
     observer: { status: (status) => host.moved(status) },
   });
-  const host = new CheckpointHost(settings, migration, listener.address);
+  const host = new CheckpointHost(settings, objects, migration, listener.address);
   const cancel = () => migration.cancel();
   signal?.addEventListener('abort', cancel);
   const timer = setInterval(() => options.progress?.(received(migration)), PROGRESS_MS);
@@ -53,6 +65,7 @@ export async function receive(options: ReceiveOptions): Promise<Outcome> {
   try {
     server = await options.serve?.(host);
     const run = migration.run();
+    if (tls === undefined && isExposed(listener.address)) options.exposed?.(formatAddress(listener.address));
     options.listening?.(formatAddress(listener.address));
     return outcomeOf(file, migration, await run);
   } finally {

@@ -12,6 +12,7 @@ import { plainStream } from './plain.ts';
 import { withPrivateSocket } from './private-socket.ts';
 import { sendMachine } from './send.ts';
 import { assignmentsFor } from './sides.ts';
+import { ownTls, peerTls, type TlsChoice } from './tls.ts';
 
 export interface RestoreOptions extends Pick<DriveOptions, 'signal' | 'progress'> {
   readonly file: string;
@@ -25,6 +26,8 @@ export interface RestoreOptions extends Pick<DriveOptions, 'signal' | 'progress'
   readonly postcopy?: boolean | undefined;
   /** For the migration; max-bandwidth is unlimited unless given. */
   readonly settings: Assignments;
+  /** With TLS: this side is the client, the process the server. */
+  readonly tls?: TlsChoice | undefined;
 }
 
 /** Puts the machine of a checkpoint into a process, where it goes on. Throws before anything is sent if the two do not fit. */
@@ -51,20 +54,27 @@ async function restoreOver(uri: string, machine: SourceMachine, destination: Pee
   const { signal, progress, postcopy } = options;
   const settings = new Settings();
   settings.setCapabilities(options.settings.capabilities);
-  settings.setParameters({ 'max-bandwidth': 0, ...options.settings.parameters });
+  const { objects, parameters } = ownTls(options.tls, 'client');
+  settings.setParameters({ 'max-bandwidth': 0, ...options.settings.parameters, ...parameters });
   const theirs = assignmentsFor('destination', options.settings);
   const plain = await plainStream(destination);
+  const tls = await peerTls(destination, options.tls, 'server', theirs.parameters);
   const undo = await applySettings(destination, {
     capabilities: [...plain.capabilities, ...theirs.capabilities],
-    parameters: { ...plain.parameters, ...theirs.parameters },
+    parameters: { ...plain.parameters, ...tls.parameters, ...theirs.parameters },
+  }).catch(async (error: unknown) => {
+    await tls.undo();
+    throw error;
   });
   try {
     await listenThere(destination, uri);
     const target = await reachable(destination, uri);
-    const sent = await sendMachine(machine, { uri: target, settings, postcopy, signal, progress });
+    const sent = await sendMachine(machine, { uri: target, settings, objects, postcopy, signal, progress });
     return await settled(destination, sent);
   } finally {
-    await undo().catch(() => {});
+    await undo()
+      .then(tls.undo)
+      .catch(() => {});
   }
 }
 

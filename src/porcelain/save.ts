@@ -8,9 +8,10 @@ import { Peer } from './peer.ts';
 import { applySettings } from './peer-settings.ts';
 import { plainStream } from './plain.ts';
 import { withPrivateSocket } from './private-socket.ts';
-import { receive } from './receive.ts';
+import { type ReceiveOptions, receive } from './receive.ts';
 import { judge, takeBack, whereItStays } from './settle.ts';
 import { assignmentsFor } from './sides.ts';
+import { ownTls, peerTls, type TlsChoice } from './tls.ts';
 
 export interface SaveOptions extends Pick<DriveOptions, 'signal' | 'progress'> {
   /** QMP socket of the process that has the machine. */
@@ -22,6 +23,8 @@ export interface SaveOptions extends Pick<DriveOptions, 'signal' | 'progress'> {
   readonly resume: boolean;
   /** For the migration; max-bandwidth is unlimited unless given. What the process had before is put back. */
   readonly settings: Assignments;
+  /** With TLS: this side is the server, the process the client. */
+  readonly tls?: TlsChoice | undefined;
 }
 
 /**
@@ -50,28 +53,41 @@ async function saveOver(uri: string, source: Peer, options: SaveOptions): Promis
   }
   const own = new Settings();
   own.setCapabilities(options.settings.capabilities);
-  own.setParameters(options.settings.parameters);
+  const { objects, parameters: ownParameters } = ownTls(options.tls, 'server');
+  own.setParameters({ ...options.settings.parameters, ...ownParameters });
   const { capabilities, parameters } = assignmentsFor('source', options.settings);
   const plain = await plainStream(source);
+  const tls = await peerTls(source, options.tls, 'client', parameters);
   const undo = await applySettings(source, {
     capabilities: [...plain.capabilities, { capability: 'return-path', state: true }, ...capabilities],
-    parameters: { ...plain.parameters, 'max-bandwidth': 0, ...parameters },
+    parameters: { ...plain.parameters, 'max-bandwidth': 0, ...tls.parameters, ...parameters },
+  }).catch(async (error: unknown) => {
+    await tls.undo();
+    throw error;
   });
   try {
-    return await transfer(uri, source, own, running, options);
+    return await transfer(uri, source, { settings: own, objects }, running, options);
   } finally {
     // The process may be gone; then there is nothing to put back.
-    await undo().catch(() => {});
+    await undo()
+      .then(tls.undo)
+      .catch(() => {});
   }
 }
 
-async function transfer(uri: string, source: Peer, own: Settings, wasRunning: boolean, options: SaveOptions) {
+async function transfer(
+  uri: string,
+  source: Peer,
+  own: Pick<ReceiveOptions, 'settings' | 'objects'>,
+  wasRunning: boolean,
+  options: SaveOptions,
+) {
   const stop = new AbortController();
   let listening: (uri: string) => void = () => {};
   const address = new Promise<string>((resolve) => {
     listening = resolve;
   });
-  const receiving = receive({ uri, file: options.file, settings: own, signal: stop.signal, listening });
+  const receiving = receive({ uri, file: options.file, ...own, signal: stop.signal, listening });
   const [driven] = await Promise.allSettled([
     Promise.race([address, receiving.then(() => address)]).then((target) =>
       driveSource(source, { uri: target, signal: options.signal, progress: options.progress }),

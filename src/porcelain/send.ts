@@ -1,5 +1,12 @@
 import { CheckpointReader, type SourceMachine } from '../machine/index.ts';
-import { dialer, hasReturnPath, OutgoingMigration, requireConnections } from '../migration/index.ts';
+import {
+  dialer,
+  hasReturnPath,
+  Objects,
+  OutgoingMigration,
+  requireConnections,
+  requirePlaceForTls,
+} from '../migration/index.ts';
 import type { Settings } from '../settings/index.ts';
 import { connect, parseAddress } from '../transport/index.ts';
 import { CheckpointHost, type ServeHost } from './checkpoint-host.ts';
@@ -12,6 +19,8 @@ export interface SendOptions {
   /** Where the destination listens: a migration URI. */
   readonly uri: string;
   readonly settings: Settings;
+  /** With the TLS credentials that the settings name. */
+  readonly objects?: Objects | undefined;
   /** The guest runs at the destination at once, its memory follows as it is wanted (capability postcopy-ram). */
   readonly postcopy?: boolean | undefined;
   /** Aborting it cancels. */
@@ -33,20 +42,23 @@ export async function send(options: SendOptions): Promise<Outcome> {
 
 /** The same for a checkpoint that is open. */
 export async function sendMachine(machine: SourceMachine, options: Omit<SendOptions, 'file'>): Promise<Outcome> {
-  const { settings, signal } = options;
+  const { settings, signal, objects = new Objects() } = options;
   signal?.throwIfAborted();
   const address = parseAddress(options.uri);
   requireConnections(settings, address);
+  const tls = objects.tls(settings, 'client');
+  requirePlaceForTls(tls, settings, address);
   const migration: OutgoingMigration = new OutgoingMigration({
     machine,
     settings,
-    connect: (aborted) => connect(address, { signal: aborted }),
-    dial: dialer(address),
+    connect: (aborted) => connect(address, { signal: aborted, tls }),
+    dial: dialer(address, tls),
+    secured: tls !== undefined,
     returnPath: (channel) => hasReturnPath(address, channel, settings),
     observer: { status: (status) => host.moved(status) },
   });
   if (options.postcopy === true) migration.startPostcopy();
-  const host = new CheckpointHost(settings, migration);
+  const host = new CheckpointHost(settings, objects, migration);
   const cancel = () => {
     try {
       // Nobody may ever come to resume it.

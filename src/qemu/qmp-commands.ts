@@ -168,6 +168,7 @@ export interface QmpCommands {
   'qom-get': [{ path: string; property: string }, unknown];
   'qom-set': [{ path: string; property: string; value: unknown }, Empty];
   'object-add': [{ 'qom-type': string; id: string; [property: string]: unknown }, Empty];
+  'object-del': [{ id: string }, Empty];
   /** `filename` is written by the peer; addresses are guest physical. */
   pmemsave: [{ val: number; size: number; filename: string }, Empty];
   /** The text the human monitor would have printed. */

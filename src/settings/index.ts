@@ -5,6 +5,7 @@
 export * from './capabilities.ts';
 export * from './compat.ts';
 export * from './errors.ts';
+export * from './objects.ts';
 export * from './parameters.ts';
 export * from './parse.ts';
 export * from './reference.ts';

@@ -44,7 +44,6 @@ export interface ParameterDeclaration {
   readonly doc: string;
 }
 
-const NO_TLS = 'vmferry has no TLS yet';
 const NO_BLOCK = 'vmferry has no block layer';
 const OLD_COMPRESSION = 'the compression threads were replaced by multifd compression';
 
@@ -152,24 +151,24 @@ export const PARAMETERS = {
     type: { kind: 'string' },
     default: '',
     since: '2.7',
-    support: { no: NO_TLS },
+    support: 'yes',
     ends: 'both or none',
-    doc: 'Name of the TLS credentials; empty means clear text.',
+    doc: 'Id of the TLS credentials (object-add); empty means clear text.',
   },
   'tls-hostname': {
     type: { kind: 'string' },
     default: '',
     since: '2.7',
-    support: { no: NO_TLS },
+    support: 'yes',
     doc: "Name that the destination's certificate must carry; empty means the host of the address.",
   },
   'tls-authz': {
     type: { kind: 'string' },
     default: '',
     since: '4.0',
-    support: { no: NO_TLS },
+    support: 'yes',
     ends: 'destination',
-    doc: "Name of the rule that checks a client's certificate.",
+    doc: 'Id of the object that says which client may come (authz-simple); empty means each that has a certificate.',
   },
   'max-bandwidth': {
     type: { kind: 'size', unit: 'bytes/s' },

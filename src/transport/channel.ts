@@ -77,6 +77,8 @@ export interface Listener {
   accept(signal?: AbortSignal): Promise<Channel>;
   /** Next peer, before anybody reads what it says. Throws as `accept`; TRANSPORT_ADDRESS where only one can come (fd:, exec:, file:). */
   next(signal?: AbortSignal): Promise<Connection>;
+  /** Peers that were turned away because they are not who they should be, and why the last one was. Only with TLS. */
+  readonly refusals?: { readonly count: number; readonly last: string };
   close(): void;
 }
 

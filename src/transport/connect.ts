@@ -3,12 +3,13 @@ import { Socket } from 'node:net';
 import { FerryError } from '../base/index.ts';
 import { formatAddress } from './address.ts';
 import type { Address, Channel } from './channel.ts';
-import { Connection } from './connection.ts';
+import { type Connection, SocketConnection } from './connection.ts';
 import { badAddress, closedHere, refused } from './errors.ts';
 import { openExec } from './exec-channel.ts';
 import { fileChannelOf, openFileChannel } from './file-channel.ts';
 import { SocketChannel } from './socket-channel.ts';
 import { SocketRing } from './socket-ring.ts';
+import { secure, type TlsTerms } from './tls/handshake.ts';
 
 export interface ConnectOptions {
   /** Aborting it gives the attempt up; it has no power over the channel afterwards. */
@@ -17,6 +18,8 @@ export interface ConnectOptions {
   readonly role?: string | undefined;
   /** For sockets: how long to wait for the peer, ms. */
   readonly timeoutMs?: number | undefined;
+  /** A session on these terms, or no connection; undefined: clear text. */
+  readonly tls?: TlsTerms | undefined;
 }
 
 export const CONNECT_TIMEOUT_MS = 30_000;
@@ -24,12 +27,18 @@ export const CONNECT_TIMEOUT_MS = 30_000;
 /** No waiting for more to send, and a link whose other side vanished without a word is found dead after some minutes of silence. */
 export const TCP_OPTIONS = { noDelay: true, keepAlive: true, keepAliveInitialDelay: 30_000 } as const;
 
-/** The outgoing end of `address`. Throws TransportError: refused, timeout, address, or closed if `signal` aborts. */
+/** The outgoing end of `address`. Throws TransportError: refused, timeout, address, TLS, or closed if `signal` aborts. */
 export async function connect(address: Address, options: ConnectOptions = {}): Promise<Channel> {
+  if (isSocketAddress(address)) return (await dial(address, options)).channel(options.role);
+  if (options.tls === undefined) return connectInClear(address, options);
+  const channel = await connectInClear(address, options);
+  if (channel.duplex) return (await secure(channel, options.tls, options)).channel(options.role);
+  channel.destroy();
+  throw badAddress(formatAddress(address), `there is no TLS over ${address.kind}: that goes one way only`);
+}
+
+async function connectInClear(address: Exclude<Address, SocketAddress>, options: ConnectOptions): Promise<Channel> {
   switch (address.kind) {
-    case 'tcp':
-    case 'unix':
-      return (await dial(address, options)).channel(options.role);
     case 'fd':
       options.signal?.throwIfAborted();
       return openDescriptor(address.fd, 'write', channelLabel(address, options.role));
@@ -52,10 +61,16 @@ export function isSocketAddress(address: Address): address is SocketAddress {
 /** A connection that nobody reads yet. Throws as `connect`. */
 export async function dial(address: SocketAddress, options: ConnectOptions = {}): Promise<Connection> {
   options.signal?.throwIfAborted();
-  if (address.kind === 'unix') return connectSocket(address, { path: address.path }, options);
+  const connection = await connectSocket(address, targetOf(address), options);
+  if (options.tls === undefined) return connection;
+  return await secure(connection.channel(options.role), options.tls, options, address);
+}
+
+function targetOf(address: SocketAddress): Target {
+  if (address.kind === 'unix') return { path: address.path };
   const { host, port } = address;
   if (host === '') throw badAddress(formatAddress(address), 'connecting wants a host');
-  return connectSocket(address, { host, port, ...TCP_OPTIONS }, options);
+  return { host, port, ...TCP_OPTIONS };
 }
 
 export function channelLabel(address: Address, role = 'main'): string {
@@ -64,7 +79,7 @@ export function channelLabel(address: Address, role = 'main'): string {
 
 type Target = ({ host: string; port: number } & typeof TCP_OPTIONS) | { path: string };
 
-function connectSocket(address: SocketAddress, target: Target, options: ConnectOptions): Promise<Connection> {
+function connectSocket(address: SocketAddress, target: Target, options: ConnectOptions): Promise<SocketConnection> {
   const { signal, timeoutMs = CONNECT_TIMEOUT_MS } = options;
   const label = channelLabel(address, options.role);
   const ring = new SocketRing();
@@ -89,7 +104,7 @@ function connectSocket(address: SocketAddress, target: Target, options: ConnectO
       );
     const onConnect = () => {
       settle();
-      resolve(new Connection(formatAddress(address), socket, ring));
+      resolve(new SocketConnection(formatAddress(address), socket, ring));
     };
     const timer = setTimeout(onTimeout, timeoutMs);
     const settle = () => {

@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net';
-import { takeDescriptor } from '../native/index.ts';
+import { type Line, takeDescriptor } from '../native/index.ts';
 import type { Channel } from './channel.ts';
 import { SocketChannel } from './socket-channel.ts';
 import type { SocketRing } from './socket-ring.ts';
@@ -7,9 +7,23 @@ import type { SocketRing } from './socket-ring.ts';
 /** Of each accepted connection as many bytes can be looked at: the initial packet of a multifd channel. */
 export const FIRST_BYTES_MAX = 64;
 
-/** A socket that is connected and that nobody reads yet. It becomes a channel, or gives its descriptor away, or is destroyed: one of them. */
-export class Connection {
+/** Somebody is connected, and nobody reads yet. It becomes a channel, or a line, or is destroyed: one of them. */
+export interface Connection {
   /** The peer's address. */
+  readonly address: string;
+  /**
+   * The first bytes: at most FIRST_BYTES_MAX, or as soon as `enough` says so; or what has come when the peer ends or vanishes, or when this connection
+   * is destroyed: nobody else ends the wait for a silent peer. A channel reads them again. Once, and only for accepted connections.
+   */
+  firstBytes(enough: (bytes: Buffer) => boolean): Promise<Buffer>;
+  /** `role`: first word of the channel's label. */
+  channel(role?: string): Channel;
+  /** The connection without Node: what has not been looked at is still to be read there. Throws NATIVE_UNAVAILABLE, NATIVE_CALL. */
+  line(): Line;
+  destroy(): void;
+}
+
+export class SocketConnection implements Connection {
   readonly address: string;
   readonly #socket: Socket;
   readonly #ring: SocketRing;
@@ -23,10 +37,6 @@ export class Connection {
     socket.on('error', () => {});
   }
 
-  /**
-   * The first bytes: at most FIRST_BYTES_MAX, or as soon as `enough` says so; or what has come when the peer ends or vanishes, or when this connection
-   * is destroyed: nobody else ends the wait for a silent peer. A channel reads them again. Once, and only for accepted connections.
-   */
   firstBytes(enough: (bytes: Buffer) => boolean): Promise<Buffer> {
     const socket = this.#socket;
     return new Promise((resolve) => {
@@ -42,8 +52,7 @@ export class Connection {
     });
   }
 
-  /** `role`: first word of the channel's label. */
-  channel(role = 'main'): Channel {
+  channel(role = 'main'): SocketChannel {
     return new SocketChannel(`${role} ${this.address}`, {
       input: this.#socket,
       output: this.#socket,
@@ -51,9 +60,8 @@ export class Connection {
     });
   }
 
-  /** The connection without Node: what has not been looked at is still to be read there. Throws NATIVE_UNAVAILABLE, NATIVE_CALL. */
-  descriptor(): number {
-    return takeDescriptor(this.#socket);
+  line(): Line {
+    return { fd: takeDescriptor(this.#socket) };
   }
 
   destroy(): void {

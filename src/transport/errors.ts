@@ -18,6 +18,14 @@ export type TransportFault =
   /** This side closed the channel (or the listener) itself. */
   | (ChannelPosition & { readonly code: 'TRANSPORT_CLOSED' })
   | (ChannelPosition & { readonly code: 'TRANSPORT_IO'; readonly errno: string })
+  /** A folder of TLS credentials cannot be used, for the reason in the message; `file` is what is wrong in it, '' if it is about none. */
+  | { readonly code: 'TRANSPORT_TLS_CREDENTIALS'; readonly dir: string; readonly file: string }
+  /** One side does not take the other for who it should be, or they have no way in common. */
+  | { readonly code: 'TRANSPORT_TLS_HANDSHAKE'; readonly channel: string; readonly reason: string }
+  /** The session was broken off by an alert, or by bytes that are no record of it. */
+  | (ChannelPosition & { readonly code: 'TRANSPORT_TLS'; readonly reason: string })
+  /** The connection ended and the session did not: what was to come may have been cut off by anybody. */
+  | (ChannelPosition & { readonly code: 'TRANSPORT_TLS_CUT' })
   /** The command of an exec: channel did not end with status 0. */
   | {
       readonly code: 'TRANSPORT_EXEC';

@@ -5,12 +5,14 @@ import { resolve as resolvePath } from 'node:path';
 import { formatAddress } from './address.ts';
 import type { Address, Channel, Listener } from './channel.ts';
 import { channelLabel, openDescriptor, type SocketAddress, TCP_OPTIONS } from './connect.ts';
-import { Connection, FIRST_BYTES_MAX } from './connection.ts';
+import { type Connection, FIRST_BYTES_MAX, SocketConnection } from './connection.ts';
 import { badAddress, closedHere, refused } from './errors.ts';
 import { openExec } from './exec-channel.ts';
 import { openFileChannel } from './file-channel.ts';
 import { adoptSocket } from './handle.ts';
 import { SocketRing } from './socket-ring.ts';
+import type { TlsTerms } from './tls/handshake.ts';
+import { TlsListener } from './tls/tls-listener.ts';
 
 /** Peers that wait to be accepted; more are turned away. A migration has at most 255 multifd channels, main and preempt. */
 const WAITING_MAX = 300;
@@ -19,10 +21,27 @@ export interface ListenOptions {
   /** Aborting it closes the listener. */
   readonly signal?: AbortSignal | undefined;
   readonly role?: string | undefined;
+  /** Only peers that come to a session on these terms are given; undefined: all, in clear text. */
+  readonly tls?: TlsTerms | undefined;
 }
 
 /** The incoming end of `address`. fd:, exec: and file: have one peer, given by the first accept. Throws TransportError. */
 export async function listen(address: Address, options: ListenOptions = {}): Promise<Listener> {
+  if (options.tls === undefined) return listenInClear(address, options);
+  if (address.kind === 'file') throw badAddress(formatAddress(address), 'there is no TLS over a file');
+  return new TlsListener(await listenInClear(address, options), options.tls, options.role);
+}
+
+/**
+ * Whether machines of other people may connect there: over a network, and not of this machine only. Without TLS the guest's memory is anybody's who
+ * can listen or come first.
+ */
+export function isExposed(address: Address): boolean {
+  if (address.kind !== 'tcp') return false;
+  return !/^(localhost|127(\.\d{1,3}){3}|::1|::ffff:127(\.\d{1,3}){3})$/i.test(address.host);
+}
+
+async function listenInClear(address: Address, options: ListenOptions): Promise<Listener> {
   const label = channelLabel(address, options.role);
   options.signal?.throwIfAborted();
   switch (address.kind) {
@@ -132,7 +151,7 @@ class SocketListener implements Listener {
     const { remoteAddress: host, remotePort: port } = given;
     const from: Address = host === undefined || port === undefined ? this.address : { kind: 'tcp', host, port };
     const ring = new SocketRing(FIRST_BYTES_MAX);
-    return new Connection(formatAddress(from), adoptSocket(given, ring.socketOptions), ring);
+    return new SocketConnection(formatAddress(from), adoptSocket(given, ring.socketOptions), ring);
   }
 
   #close(reason: Error): void {

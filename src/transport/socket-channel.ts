@@ -6,8 +6,8 @@
  */
 import type { Socket } from 'node:net';
 import { getSystemErrorName } from 'node:util';
-import { asError } from '../base/index.ts';
-import { acknowledgeNow, canVector, type IoVector, limitUnsent } from '../native/index.ts';
+import { asError, assert } from '../base/index.ts';
+import { acknowledgeNow, canVector, type IoVector, limitUnsent, takeDescriptor } from '../native/index.ts';
 import type { Channel, ChannelCounters, Chunk, DirectTransfer } from './channel.ts';
 import { type ChannelPosition, channelFailure, closedHere, type TransportError } from './errors.ts';
 import { errorBehindEnd } from './handle.ts';
@@ -159,6 +159,23 @@ export class SocketChannel implements Channel {
       });
     }
     await this.#companion?.finished;
+  }
+
+  /**
+   * Gives the connection away: its descriptor, for a thread. What has been read and not been asked for goes to `rest`. The channel is closed.
+   * Throws TransportError if the connection has failed, NATIVE_UNAVAILABLE, NATIVE_CALL.
+   */
+  takeDescriptor(rest: (bytes: Buffer) => void): number {
+    const input = this.#input;
+    assert(input !== undefined && input === this.#output, 'only a socket is one descriptor');
+    this.#ring.onRoom = () => {};
+    input.pause();
+    for (let chunk = this.#ring.tryRead(); chunk != null; chunk = this.#ring.tryRead()) {
+      rest(chunk.bytes.subarray(chunk.start, chunk.end));
+    }
+    const fd = takeDescriptor(input);
+    this.destroy();
+    return fd;
   }
 
   favourLatency(): void {

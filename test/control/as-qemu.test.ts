@@ -106,6 +106,10 @@ const KNOWN = [
   ...['migrate-set-parameters', 'query-migrate-parameters'].flatMap((command) =>
     ['qatzip', 'qpl', 'uadk'].map((method) => `${command}.multifd-compression=${method}`),
   ),
+  // Priority strings are GnuTLS's language; secrets for encrypted keys vmferry does not have.
+  'object-add(tls-creds-psk).priority: not in vmferry',
+  'object-add(tls-creds-x509).priority: not in vmferry',
+  'object-add(tls-creds-x509).passwordid: not in vmferry',
   // vmferry's own.
   'query-migrate.x-switchover-ack: not in QEMU',
   'query-migrate.x-waiting-for: not in QEMU',

@@ -1,11 +1,19 @@
 /** A host without a machine: notes what it is asked, and does what the test says. */
 import { EventEmitter } from 'node:events';
-import type { Host, HostEvent, HostStatus, MigrationInfo, MigrationThread } from '../../src/migration/index.ts';
+import {
+  type Host,
+  type HostEvent,
+  type HostStatus,
+  type MigrationInfo,
+  type MigrationThread,
+  Objects,
+} from '../../src/migration/index.ts';
 import { Settings } from '../../src/settings/index.ts';
 
 export class FakeHost implements Host {
   readonly name = 'fake';
   readonly settings = new Settings();
+  readonly objects = new Objects();
   readonly asked: string[] = [];
   info: MigrationInfo = {};
   threads: readonly MigrationThread[] = [];

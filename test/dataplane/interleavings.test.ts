@@ -53,7 +53,8 @@ class Link {
       const start = {
         channel,
         name: '',
-        fd,
+        line: { fd },
+        cutIsEnd: false,
         ram: this.ram,
         compression: 'none',
         control: control.shared,

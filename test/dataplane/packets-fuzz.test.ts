@@ -71,7 +71,8 @@ function receive(bytes: Buffer, isLate: boolean): { packets: number; thrown: unk
   const start = {
     channel: 0,
     name: '',
-    fd,
+    line: { fd },
+    cutIsEnd: false,
     ram,
     compression: 'none',
     control: control.shared,

@@ -3,6 +3,7 @@ import { closeSync, readdirSync, readlinkSync } from 'node:fs';
 import type { TestContext } from 'node:test';
 import { Worker } from 'node:worker_threads';
 import {
+  announceChannel,
   type PageChannels,
   ReceiveChannels,
   type ReceiveOptions,
@@ -66,9 +67,15 @@ export function pairs(count: number): Pair[] {
 
 export const ignore = (): void => {};
 
-export async function sender(t: TestContext, fds: readonly number[], ram: SharedRam, more: Partial<SendOptions> = {}) {
-  const options = { uuid: undefined, compression: 'none', level: 1, findZeroPages: true, failed: ignore } as const;
-  const channels = await SendChannels.start({ ...options, fds, ram, ...more });
+export async function sender(
+  t: TestContext,
+  fds: readonly number[],
+  ram: SharedRam,
+  { uuid, ...more }: Partial<SendOptions> & { readonly uuid?: Uint8Array } = {},
+) {
+  for (const [channel, fd] of fds.entries()) announceChannel({ fd }, channel, uuid);
+  const options = { compression: 'none', level: 1, findZeroPages: true, failed: ignore } as const;
+  const channels = await SendChannels.start({ ...options, lines: fds.map((fd) => ({ fd })), ram, ...more });
   t.after(async () => {
     channels.cancel();
     await channels.closed();
@@ -93,7 +100,8 @@ export async function receiverBehindInitial(
   ram: SharedRam,
   more: Partial<ReceiveOptions> = {},
 ) {
-  const channels = await ReceiveChannels.start({ compression: 'none', failed: ignore, fds, ram, ...more });
+  const lines = fds.map((fd) => ({ fd }));
+  const channels = await ReceiveChannels.start({ compression: 'none', failed: ignore, lines, ram, ...more });
   t.after(async () => {
     channels.cancel();
     await channels.closed();

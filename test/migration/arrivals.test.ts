@@ -34,7 +34,7 @@ async function open(t: TestContext, channels: number, uuid: Uint8Array | 'any' =
     listener.close();
     const arrived = await all.catch(() => undefined);
     arrived?.main.destroy();
-    for (const fd of arrived?.channels ?? []) closeSync(fd);
+    for (const { fd } of arrived?.channels ?? []) closeSync(fd);
   });
   return {
     listener,
@@ -70,7 +70,7 @@ for (const order of ORDERS) {
     const { main, channels } = await door.all;
     const chunk = await main.read();
     assert.equal(chunk?.bytes.toString('latin1', chunk.start, chunk.end), `${QEVM.toString('latin1')}from main`);
-    for (const [id, fd] of channels.entries()) {
+    for (const [id, { fd }] of channels.entries()) {
       setBlocking(fd, true);
       assert.equal(receiveAll(fd, 6).toString(), `from ${id}`);
     }

@@ -3,13 +3,39 @@ import { constants, mkdtempSync, openSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after } from 'node:test';
-import { type Address, type Channel, connect, listen, parseAddress } from '../../src/transport/index.ts';
+import {
+  type Address,
+  type Channel,
+  CREDENTIALS_DEFAULTS,
+  connect,
+  listen,
+  parseAddress,
+  TlsCredentials,
+  type TlsTerms,
+} from '../../src/transport/index.ts';
 import { type ChannelLink, channelContract } from '../contract/channel.ts';
 import { cutProxy } from '../support/cut-proxy.ts';
 import { memoryPair } from '../support/memory-channel.ts';
+import { TlsFolders } from '../support/tls-folders.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'vmferry-channel-'));
 after(() => rmSync(folder, { recursive: true }));
+
+const folders = new TlsFolders();
+after(() => folders.close());
+
+interface TlsPair {
+  readonly client: TlsTerms;
+  readonly server: TlsTerms;
+}
+
+function tlsPair(kind: 'x509' | 'psk'): TlsPair {
+  const dir = kind === 'psk' ? folders.psk('psk') : folders.x509('x509');
+  const side = (endpoint: 'client' | 'server') => ({
+    credentials: new TlsCredentials({ kind, endpoint, dir, ...CREDENTIALS_DEFAULTS }),
+  });
+  return { client: side('client'), server: side('server') };
+}
 
 let names = 0;
 const freshPath = (what: string) => join(folder, `${what}-${names++}`);
@@ -19,11 +45,10 @@ const fifo = () => {
   return path;
 };
 
-async function socketLink(address: Address & { kind: 'tcp' | 'unix' }): Promise<ChannelLink> {
-  const listener = await listen(address);
+async function socketLink(address: Address & { kind: 'tcp' | 'unix' }, tls?: TlsPair): Promise<ChannelLink> {
+  const listener = await listen(address, { tls: tls?.server });
   const bound = listener.address as typeof address;
-  const sender = await connect(bound);
-  const channel = await listener.accept();
+  const [sender, channel] = await Promise.all([connect(bound, { tls: tls?.client }), listener.accept()]);
   return {
     sender,
     receiver: async () => channel,
@@ -36,10 +61,10 @@ async function socketLink(address: Address & { kind: 'tcp' | 'unix' }): Promise<
 }
 
 /** Through a proxy that can reset both ends. */
-async function proxiedLink(): Promise<ChannelLink> {
-  const listener = await listen({ kind: 'tcp', host: '127.0.0.1', port: 0 });
+async function proxiedLink(tls?: TlsPair): Promise<ChannelLink> {
+  const listener = await listen({ kind: 'tcp', host: '127.0.0.1', port: 0 }, { tls: tls?.server });
   const proxy = await cutProxy(listener.address as Address & { kind: 'tcp' });
-  const [sender, channel] = await Promise.all([connect(proxy.address), listener.accept()]);
+  const [sender, channel] = await Promise.all([connect(proxy.address, { tls: tls?.client }), listener.accept()]);
   return {
     sender,
     receiver: async () => channel,
@@ -58,7 +83,20 @@ for (const host of ['127.0.0.1', '::1'])
 
 channelContract('unix', { duplex: true, live: true }, () => socketLink({ kind: 'unix', path: freshPath('socket') }));
 
-channelContract('tcp through a proxy', { duplex: true, live: true, bufferedBytesMax: 32 * 1024 * 1024 }, proxiedLink);
+channelContract('tcp through a proxy', { duplex: true, live: true, bufferedBytesMax: 32 * 1024 * 1024 }, () =>
+  proxiedLink(),
+);
+
+for (const kind of ['x509', 'psk'] as const) {
+  const pair = tlsPair(kind);
+  channelContract(`tls ${kind}`, { duplex: true, live: true }, () =>
+    socketLink({ kind: 'tcp', host: '127.0.0.1', port: 0 }, pair),
+  );
+}
+
+channelContract('tls through a proxy', { duplex: true, live: true, bufferedBytesMax: 40 * 1024 * 1024 }, () =>
+  proxiedLink(tlsPair('psk')),
+);
 
 channelContract('memory', { duplex: true, live: true }, async () => {
   const [sender, channel] = memoryPair();

@@ -44,7 +44,7 @@ test('no more than 64 bytes are looked at; the rest stays for who gets the descr
   const { peer, connection } = await pair(t);
   await peer.write(MESSAGE);
   assert.deepEqual(await connection.firstBytes(() => false), MESSAGE.subarray(0, 64));
-  const fd = connection.descriptor();
+  const { fd } = connection.line();
   t.after(() => closeSync(fd));
   setBlocking(fd, true);
   assert.deepEqual(receiveAll(fd, MESSAGE.length - 64), MESSAGE.subarray(64));
@@ -104,7 +104,7 @@ test('a connection that was made gives its descriptor away, and nothing that had
   assert(isSocketAddress(listener.address));
   const [dialled, accepted] = await Promise.all([dial(listener.address), listener.accept()]);
   await accepted.write(MESSAGE);
-  const fd = dialled.descriptor();
+  const { fd } = dialled.line();
   t.after(() => closeSync(fd));
   setBlocking(fd, true);
   assert.deepEqual(receiveAll(fd, MESSAGE.length), MESSAGE);

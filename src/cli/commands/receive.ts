@@ -1,11 +1,12 @@
 import type { Command } from 'commander';
-import { receive } from '../../porcelain/index.ts';
-import type { Assignments, CompatOverrides } from '../../settings/index.ts';
+import { ownTls, receive } from '../../porcelain/index.ts';
+import type { Assignments, CompatOverrides, ObjectOptions } from '../../settings/index.ts';
 import {
   compatOption,
   engineSettings,
   examples,
   jsonOption,
+  objectOption,
   qmpOption,
   setOption,
   settingsOf,
@@ -13,8 +14,11 @@ import {
 } from '../options.ts';
 import { perform } from '../perform.ts';
 import { serveQmp } from '../serve-qmp.ts';
+import { addTlsOptions, type TlsFlags, tlsChoice } from '../tls-options.ts';
+import { warnExposed } from '../warn-exposed.ts';
 
-interface ReceiveFlags {
+interface ReceiveFlags extends TlsFlags {
+  readonly object?: readonly ObjectOptions[];
   readonly to: string;
   readonly qmp?: string;
   readonly set?: Assignments;
@@ -41,21 +45,28 @@ export function addReceive(program: Command): void {
     .addOption(compatOption())
     .addOption(jsonOption())
     .action((at: string, flags: ReceiveFlags) =>
-      perform(flags, async ({ signal, reporter }) => ({
-        outcome: await receive({
-          uri: at,
-          file: flags.to,
-          settings: engineSettings(settingsOf(flags.set), { compat: flags.compat }),
-          signal,
-          progress: (progress) => reporter.progress(progress),
-          listening: (real) => reporter.event('listening', { uri: real }, `listening at ${real}`),
-          serve: serveQmp(flags.qmp),
-        }),
-      })),
+      perform(flags, async ({ signal, reporter }) => {
+        const { objects, parameters } = ownTls(tlsChoice(flags), 'server', flags.object);
+        return {
+          outcome: await receive({
+            uri: at,
+            file: flags.to,
+            settings: engineSettings(settingsOf(flags.set, parameters), { compat: flags.compat }),
+            objects,
+            exposed: warnExposed,
+            signal,
+            progress: (progress) => reporter.progress(progress),
+            listening: (real) => reporter.event('listening', { uri: real }, `listening at ${real}`),
+            serve: serveQmp(flags.qmp),
+          }),
+        };
+      }),
     );
+  addTlsOptions(command, 'server').addOption(objectOption());
   examples(command, [
     'receive tcp:127.0.0.1:4444 --to vm.ckpt',
     'receive unix:/run/user/1000/m.sock --to vm.ckpt --json',
+    'receive tcp:0.0.0.0:4444 --to vm.ckpt --tls-creds /etc/pki/vmferry',
     "receive 'exec:zstd -dc stream.zst' --to vm.ckpt",
   ]);
 }

@@ -3,8 +3,9 @@ import { restore } from '../../porcelain/index.ts';
 import type { Assignments } from '../../settings/index.ts';
 import { examples, jsonOption, listenOption, postcopyOption, setOption, settingsOf, withPostcopy } from '../options.ts';
 import { perform } from '../perform.ts';
+import { addTlsOptions, type TlsFlags, tlsChoice } from '../tls-options.ts';
 
-interface RestoreFlags {
+interface RestoreFlags extends TlsFlags {
   readonly paused?: boolean;
   readonly postcopy?: boolean;
   readonly uri?: string;
@@ -36,11 +37,13 @@ export function addRestore(program: Command): void {
           paused: flags.paused === true,
           postcopy: flags.postcopy,
           settings: withPostcopy(settingsOf(flags.set), flags.postcopy),
+          tls: tlsChoice(flags),
           signal,
           progress: (progress) => reporter.progress(progress),
         }),
       })),
     );
+  addTlsOptions(command, 'both');
   examples(command, [
     'restore vm.ckpt qmp.sock',
     'restore vm.ckpt qmp.sock --paused',

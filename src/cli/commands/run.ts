@@ -1,6 +1,7 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { PATTERNS, type Pattern, WORKLOAD_DEFAULTS } from '../../machine/index.ts';
-import type { Assignments, CompatOverrides } from '../../settings/index.ts';
+import { ownTls } from '../../porcelain/index.ts';
+import type { Assignments, CompatOverrides, ObjectOptions } from '../../settings/index.ts';
 import { addDeviceOptions, type DeviceFlags, devicesOf } from '../device-option.ts';
 import {
   compatOption,
@@ -9,6 +10,7 @@ import {
   examples,
   fraction,
   jsonOption,
+  objectOption,
   ramOption,
   rateOption,
   setOption,
@@ -32,6 +34,7 @@ interface RunFlags extends DeviceFlags {
   readonly incoming?: string;
   readonly prealloc?: boolean;
   readonly paused?: boolean;
+  readonly object?: readonly ObjectOptions[];
   readonly set?: Assignments;
   readonly compat?: CompatOverrides;
   readonly json?: boolean;
@@ -73,6 +76,7 @@ export function addRun(program: Command): void {
     )
     .option('--prealloc', 'with --incoming: take all memory now, so that no page fault slows the migration')
     .option('--paused', 'do not start the guest; the QMP command cont does')
+    .addOption(objectOption())
     .addOption(setOption('migration capability or parameter'))
     .addOption(compatOption())
     .addOption(jsonOption())
@@ -84,6 +88,7 @@ export function addRun(program: Command): void {
     'run --qmp b.sock --ram 4G --vcpus 4 --incoming defer',
     'run --qmp a.sock --vf 4,preset=vf-100m --device vfio-user,socket=vf.sock',
     'run --qmp b.sock --incoming tcp:127.0.0.1:4444 --machine workload-7.2',
+    'run --qmp b.sock --incoming defer --object tls-creds-psk,id=tls0,endpoint=server,dir=keys --set tls-creds=tls0',
   ]);
 }
 
@@ -113,6 +118,7 @@ function run({
       },
       devices: devicesOf(flags),
       settings: engineSettings(settingsOf(set), { machineType, compat }),
+      objects: ownTls(undefined, 'server', flags.object).objects,
       qmp,
       incoming: at,
       paused: paused === true,

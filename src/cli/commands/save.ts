@@ -3,8 +3,9 @@ import { save } from '../../porcelain/index.ts';
 import type { Assignments } from '../../settings/index.ts';
 import { examples, jsonOption, listenOption, setOption, settingsOf } from '../options.ts';
 import { perform } from '../perform.ts';
+import { addTlsOptions, type TlsFlags, tlsChoice } from '../tls-options.ts';
 
-interface SaveFlags {
+interface SaveFlags extends TlsFlags {
   readonly resume?: boolean;
   readonly uri?: string;
   readonly set?: Assignments;
@@ -35,11 +36,13 @@ export function addSave(program: Command): void {
           uri: flags.uri,
           resume: flags.resume === true,
           settings: settingsOf(flags.set),
+          tls: tlsChoice(flags),
           signal,
           progress: (progress) => reporter.progress(progress),
         }),
       })),
     );
+  addTlsOptions(command, 'both');
   examples(command, [
     'save qmp.sock vm.ckpt',
     'save qmp.sock vm.ckpt --resume --set max-bandwidth=500M',

@@ -1,11 +1,12 @@
 import type { Command } from 'commander';
-import { send } from '../../porcelain/index.ts';
-import type { Assignments, CompatOverrides } from '../../settings/index.ts';
+import { ownTls, send } from '../../porcelain/index.ts';
+import type { Assignments, CompatOverrides, ObjectOptions } from '../../settings/index.ts';
 import {
   compatOption,
   engineSettings,
   examples,
   jsonOption,
+  objectOption,
   postcopyOption,
   qmpOption,
   setOption,
@@ -15,8 +16,10 @@ import {
 } from '../options.ts';
 import { perform } from '../perform.ts';
 import { serveQmp } from '../serve-qmp.ts';
+import { addTlsOptions, type TlsFlags, tlsChoice } from '../tls-options.ts';
 
-interface SendFlags {
+interface SendFlags extends TlsFlags {
+  readonly object?: readonly ObjectOptions[];
   readonly postcopy?: boolean;
   readonly qmp?: string;
   readonly set?: Assignments;
@@ -40,23 +43,28 @@ export function addSend(program: Command): void {
     .addOption(compatOption())
     .addOption(jsonOption())
     .action((file: string, to: string, flags: SendFlags) =>
-      perform(flags, async ({ signal, reporter }) => ({
-        outcome: await send({
-          file,
-          uri: to,
-          settings: engineSettings(withPostcopy(settingsOf(flags.set, { 'max-bandwidth': 0 }), flags.postcopy), {
-            compat: flags.compat,
+      perform(flags, async ({ signal, reporter }) => {
+        const { objects, parameters } = ownTls(tlsChoice(flags), 'client', flags.object);
+        const set = settingsOf(flags.set, { 'max-bandwidth': 0, ...parameters });
+        return {
+          outcome: await send({
+            file,
+            uri: to,
+            settings: engineSettings(withPostcopy(set, flags.postcopy), { compat: flags.compat }),
+            objects,
+            postcopy: flags.postcopy,
+            signal,
+            progress: (progress) => reporter.progress(progress),
+            serve: serveQmp(flags.qmp),
           }),
-          postcopy: flags.postcopy,
-          signal,
-          progress: (progress) => reporter.progress(progress),
-          serve: serveQmp(flags.qmp),
-        }),
-      })),
+        };
+      }),
     );
+  addTlsOptions(command, 'client').addOption(objectOption());
   examples(command, [
     'send vm.ckpt tcp:127.0.0.1:4444',
     'send vm.ckpt tcp:127.0.0.1:4444 --postcopy --set postcopy-preempt=on',
+    'send vm.ckpt tcp:198.51.100.7:4444 --tls-creds /etc/pki/vmferry',
     'send vm.ckpt tcp:198.51.100.7:4444 --set max-bandwidth=100M',
     "send vm.ckpt 'exec:zstd > stream.zst'",
   ]);

@@ -1,10 +1,11 @@
 import { QmpServer } from '../../control/index.ts';
 import { createWorkload, type WorkloadOptions } from '../../machine/index.ts';
-import { VmHost } from '../../migration/index.ts';
+import { type Objects, VmHost } from '../../migration/index.ts';
 import type { Outcome } from '../../porcelain/index.ts';
 import type { Settings } from '../../settings/index.ts';
 import { formatAddress } from '../../transport/index.ts';
 import { type DeviceSpec, deviceMemoryOf, plugDevices } from '../../vfio/index.ts';
+import { warnExposed } from '../warn-exposed.ts';
 import { compatCommands } from './compat-commands.ts';
 import { deviceCommands } from './device-commands.ts';
 import { workloadCommands } from './workload-commands.ts';
@@ -13,6 +14,7 @@ export interface RunOptions {
   readonly machine: Omit<WorkloadOptions, 'incoming' | 'deviceMemory'>;
   readonly devices: readonly DeviceSpec[];
   readonly settings: Settings;
+  readonly objects: Objects;
   /** Path of the QMP socket. */
   readonly qmp: string;
   /** A URI, or `defer`; undefined: the machine starts here. */
@@ -27,7 +29,7 @@ export interface RunOptions {
 
 /** A process with the embedded machine, from its start to quit, the end of its parent, or a failed arrival. */
 export async function runMachine(options: RunOptions): Promise<Outcome> {
-  const { incoming, qmp, settings, signal, devices: specs } = options;
+  const { incoming, qmp, settings, objects, signal, devices: specs } = options;
   const deviceMemory = deviceMemoryOf(specs);
   const workload = await createWorkload({ ...options.machine, incoming: incoming !== undefined, deviceMemory });
   const devices = await plugDevices(workload, specs).catch(async (error: unknown) => {
@@ -46,6 +48,8 @@ export async function runMachine(options: RunOptions): Promise<Outcome> {
     name: 'vmferry',
     machine: devices.machine,
     settings,
+    objects,
+    exposed: (address) => warnExposed(formatAddress(address)),
     quit: async () => end({ status: signal.aborted ? 'cancelled' : 'completed', message: '' }),
     arrived: ({ status, error }, exitOnError) => {
       if (status === 'failed' && exitOnError) end({ status, ...(error === undefined ? {} : { error }), message: '' });

@@ -12,6 +12,7 @@ import {
   migrateRecover,
   migrateStartPostcopy,
 } from './migrate-steering.ts';
+import { objectAdd, objectDel } from './objects.ts';
 import { qmpCapabilities, queryCommands, queryQmpSchema, queryVersion } from './protocol.ts';
 import { queryMigrate } from './query-migrate.ts';
 import { queryMigrationThreads } from './query-migrationthreads.ts';
@@ -39,4 +40,6 @@ export const COMMANDS: readonly Command[] = [
   migrateRecover,
   queryMigrate,
   queryMigrationThreads,
+  objectAdd,
+  objectDel,
 ];

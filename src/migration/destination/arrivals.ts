@@ -3,8 +3,8 @@
  * by its first bytes what it is: QEVM is main (from a QEMU up to 7.2 always the first), 0x11223344 begins the initial packet of a
  * channel (qemu-wire 5.1, 5.2). Whoever says anything else, or nothing, is a stranger and is turned away.
  */
-import { closeSync } from 'node:fs';
 import { Reader } from '../../base/index.ts';
+import { closeLine, type Line } from '../../native/index.ts';
 import type { Channel, Connection, Listener } from '../../transport/index.ts';
 import {
   decodeMultifdInitial,
@@ -16,7 +16,7 @@ import {
 import { MigrationError, mismatch } from '../errors.ts';
 
 /** Where a source is awaited. The migration closes it when nobody else can come. */
-export type SourceListener = Pick<Listener, 'accept' | 'next' | 'close'>;
+export type SourceListener = Pick<Listener, 'accept' | 'next' | 'close' | 'refusals'>;
 
 /** Once the source has shown itself by one connection: time for all others, ms. */
 const REST_MS = 15_000;
@@ -27,8 +27,8 @@ const UNKNOWN_MAX = 32;
 
 export interface Arrived {
   readonly main: Channel;
-  /** Descriptors of the channels by id, each read up to the end of its initial packet. Whoever has this closes them. */
-  readonly channels: readonly number[];
+  /** Of the channels by id, each read up to the end of its initial packet. Whoever has this closes them. */
+  readonly channels: readonly Line[];
 }
 
 export interface ArrivalsOptions {
@@ -67,7 +67,9 @@ export class Arrivals {
       ...(missing.length === 0 ? [] : [`multifd ${missing.join(', ')}`]),
     ];
     const strangers = this.#turnedAway === 0 ? '' : `; ${this.#turnedAway} turned away that did not say so`;
-    return `the source to connect: ${awaited.join(' and ')}${strangers}`;
+    const { count = 0, last = '' } = this.#options.listener.refusals ?? {};
+    const refused = count === 0 ? '' : `; ${count} turned away, the last because of: ${last}`;
+    return `the source to connect: ${awaited.join(' and ')}${strangers}${refused}`;
   }
 
   /**
@@ -85,8 +87,8 @@ export class Arrivals {
     void this.#accept(AbortSignal.any([signal, over.signal]));
     try {
       await all;
-      const fds = this.#descriptors();
-      return { main: this.#main!.channel(), channels: fds };
+      const lines = this.#lines();
+      return { main: this.#main!.channel(), channels: lines };
     } catch (thrown) {
       this.#main?.destroy();
       for (const connection of this.#channels.values()) connection.destroy();
@@ -165,13 +167,13 @@ export class Arrivals {
   }
 
   /** By id. Throws NATIVE_UNAVAILABLE, NATIVE_CALL. */
-  #descriptors(): number[] {
-    const fds: number[] = [];
+  #lines(): Line[] {
+    const lines: Line[] = [];
     try {
-      for (let id = 0; id < this.#options.channels; id++) fds.push(this.#channels.get(id)!.descriptor());
-      return fds;
+      for (let id = 0; id < this.#options.channels; id++) lines.push(this.#channels.get(id)!.line());
+      return lines;
     } catch (thrown) {
-      for (const fd of fds) closeSync(fd);
+      for (const line of lines) closeLine(line);
       throw thrown;
     }
   }

@@ -76,6 +76,8 @@ export class IncomingMigration {
   #advised: AdvisedPages | undefined;
   #postcopy: PostcopyDestination | undefined;
   #waitsFor: string | undefined;
+  /** Sources of the stream's dialect leave the TLS sessions of their channels without an end. */
+  #cutIsEnd = true;
   #failure: Error | undefined;
   #committed = false;
   #started = false;
@@ -252,6 +254,7 @@ export class IncomingMigration {
       case 'eof':
         return;
       case 'configuration':
+        this.#cutIsEnd = !this.#settings.dialect(event.configuration.machineType).multifdCleanTlsTermination;
         checkConfiguration(event.configuration, this.#machine, this.#settings, this.#options.takesAnyMachine);
         await this.#machine.configure(event.configuration, this.#tasks);
         this.#acks = this.#switchoverAcks(event.configuration.machineType, stream.channel);
@@ -265,7 +268,7 @@ export class IncomingMigration {
         const ignoreShared = event.blocks.some((block) => block.guestAddress !== undefined);
         const ram = await this.#machine.prepareRam(event.blocks, { ignoreShared });
         this.#options.prepared?.(ram);
-        await this.#channels?.start(ram.share(), this.#machine.besideDevices ?? []);
+        await this.#channels?.start(ram.share(), this.#machine.besideDevices ?? [], this.#cutIsEnd);
         if (this.#advised !== undefined) {
           const advised = { ram, blocks: event.blocks, advised: this.#advised };
           this.#postcopy = new PostcopyDestination(this.#postcopyParts(stream), advised);

@@ -1,6 +1,6 @@
 /** What a destination says at the end, so that its source knows where the guest is. */
 import { Writer } from '../../base/index.ts';
-import type { Channel } from '../../transport/index.ts';
+import { type Channel, isTransportError } from '../../transport/index.ts';
 import { encodeReturnPathMessage, type ReturnPathMessage } from '../../wire/index.ts';
 import { within } from '../deadline.ts';
 import type { IncomingStream } from './incoming-stream.ts';
@@ -23,8 +23,9 @@ export async function sayArrived(stream: IncomingStream): Promise<boolean> {
     await within(answer(channel, { type: 'SHUT', value: 0 }), CLOSING_DEADLINE_MS, 'SHUT to leave');
     await within(stream.drain(), CLOSING_DEADLINE_MS, 'the source to close');
     return true;
-  } catch {
-    return false;
+  } catch (error) {
+    // No QEMU ends the TLS session of its main channel (qemu-wire 9.2): it just closes.
+    return isTransportError(error) && error.code === 'TRANSPORT_TLS_CUT';
   }
 }
 

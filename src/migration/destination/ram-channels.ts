@@ -1,6 +1,6 @@
-import { closeSync } from 'node:fs';
 import { type ChannelInfo, type ChannelTotals, type PageCompression, ReceiveChannels } from '../../dataplane/index.ts';
 import type { IncomingState, SectionName, SharedRam } from '../../machine/index.ts';
+import { closeLine, type Line } from '../../native/index.ts';
 import { MULTIFD_DEVICE_BYTES_MAX } from '../../wire/index.ts';
 import { unsupported } from '../errors.ts';
 import { NO_CHANNELS } from '../statistics.ts';
@@ -24,25 +24,25 @@ export interface RamChannelsOptions {
  */
 export class RamChannels {
   /** Until the threads have them. */
-  #fds: readonly number[];
+  #lines: readonly Line[];
   readonly #options: RamChannelsOptions;
   #channels: ReceiveChannels | undefined;
   #discipline: 'section' | 'round' | undefined;
   /** Those whose state may come here. */
   #devices: readonly SectionName[] = [];
 
-  /** `fds`: by channel id; they are these channels' from now on. */
-  constructor(fds: readonly number[], options: RamChannelsOptions) {
-    this.#fds = fds;
+  /** `lines`: by channel id; they are these channels' from now on. */
+  constructor(lines: readonly Line[], options: RamChannelsOptions) {
+    this.#lines = lines;
     this.#options = options;
   }
 
-  /** The blocks are known: pages may come, and state of these devices. Throws ChannelFault. */
-  async start(ram: SharedRam, devices: readonly SectionName[]): Promise<void> {
-    const fds = this.#fds;
-    this.#fds = [];
+  /** The blocks are known: pages may come, and state of these devices. `cutIsEnd`: the source does not end its TLS sessions. Throws ChannelFault. */
+  async start(ram: SharedRam, devices: readonly SectionName[], cutIsEnd: boolean): Promise<void> {
+    const lines = this.#lines;
+    this.#lines = [];
     const { compression, failed, queuedBytesMax } = this.#options;
-    const options = { fds, ram, compression, failed };
+    const options = { lines, ram, compression, cutIsEnd, failed };
     // Packets of state are never compressed, so they do not go where pages are.
     if (compression === 'none') this.#devices = devices;
     const state = {
@@ -92,8 +92,8 @@ export class RamChannels {
 
   /** Ends everything at once; when it resolves no thread touches RAM any more and nothing is open. Never throws. */
   async cancel(reason: Error): Promise<void> {
-    for (const fd of this.#fds) closeSync(fd);
-    this.#fds = [];
+    for (const line of this.#lines) closeLine(line);
+    this.#lines = [];
     this.#channels?.cancel(reason);
     await this.#channels?.closed();
   }

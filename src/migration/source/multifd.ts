@@ -1,8 +1,8 @@
 /** Opening the parallel channels of capability multifd. */
 import { setMaxListeners } from 'node:events';
-import { closeSync } from 'node:fs';
-import { CopyChannels, type PageChannels, SendChannels } from '../../dataplane/index.ts';
+import { announceChannel, CopyChannels, type PageChannels, SendChannels } from '../../dataplane/index.ts';
 import type { SharedRam } from '../../machine/index.ts';
+import { closeLine, type Line } from '../../native/index.ts';
 import type { CompatProfile, SettingsView } from '../../settings/index.ts';
 import { type Connection, isTransportError } from '../../transport/index.ts';
 import { unlessAborted } from '../deadline.ts';
@@ -36,17 +36,16 @@ export function zeroPagesOf(settings: SettingsView, profile: CompatProfile): Zer
 }
 
 /**
- * Connects all channels and starts their threads, which send their initial packets at once: a destination looks at who connects.
+ * Connects all channels, which say at once what they are, and starts their threads.
  * Throws TransportError, ChannelFault, MIGRATION_UNSUPPORTED; nothing is left open then.
  */
 export async function openChannels(run: SourceRun, dial: Dial, failed: (error: Error) => void): Promise<SendChannels> {
   const { machine, settings, profile, signal } = run;
   const state = besideState(run);
   const compression = pageCompression(settings);
-  const fds = await dialAll(dial, settings.parameter('multifd-channels'), signal);
+  const lines = await dialAll(dial, settings.parameter('multifd-channels'), machine.uuid, signal);
   return await SendChannels.start({
-    fds,
-    uuid: machine.uuid,
+    lines,
     ram: machine.sharedRam(),
     compression,
     level: compression === 'zstd' ? settings.parameter('multifd-zstd-level') : settings.parameter('multifd-zlib-level'),
@@ -71,14 +70,16 @@ export async function openCopies(
   });
 }
 
-async function dialAll(dial: Dial, count: number, signal: AbortSignal): Promise<number[]> {
+async function dialAll(dial: Dial, count: number, uuid: Uint8Array | undefined, signal: AbortSignal): Promise<Line[]> {
   const stop = new AbortController();
   const either = AbortSignal.any([signal, stop.signal]);
   // Each attempt listens: that many are no leak.
   setMaxListeners(count, either);
   const open = async (channel: number) => {
     try {
-      return descriptorOf(await dial(`multifd ${channel}`, either));
+      const line = lineOf(await dial(`multifd ${channel}`, either));
+      announceChannel(line, channel, uuid);
+      return line;
     } catch (thrown) {
       // What one cannot have the others need not wait for; the first reason is the one that is told.
       stop.abort(notTaken(channel, thrown));
@@ -86,9 +87,9 @@ async function dialAll(dial: Dial, count: number, signal: AbortSignal): Promise<
     }
   };
   const opened = await Promise.all(Array.from({ length: count }, (_, channel) => open(channel)));
-  const fds = opened.filter((fd) => fd !== undefined);
-  if (fds.length === count) return fds;
-  for (const fd of fds) closeSync(fd);
+  const lines = opened.filter((line) => line !== undefined);
+  if (lines.length === count) return lines;
+  for (const line of lines) closeLine(line);
   throw stop.signal.reason;
 }
 
@@ -100,9 +101,9 @@ function notTaken(channel: number, thrown: unknown): unknown {
   return new MigrationError({ code: 'MIGRATION_PEER_GONE', phase: name }, message, thrown);
 }
 
-function descriptorOf(connection: Connection): number {
+function lineOf(connection: Connection): Line {
   try {
-    return connection.descriptor();
+    return connection.line();
   } catch (thrown) {
     connection.destroy();
     throw thrown;

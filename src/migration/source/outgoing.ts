@@ -36,6 +36,8 @@ export interface OutgoingOptions {
   readonly connect: (signal: AbortSignal) => Promise<Channel>;
   /** Makes further connections to the same destination; absent where there can be only one (fd:, exec:, file:). */
   readonly dial?: Dial | undefined;
+  /** Over TLS: nothing of the guest goes before the destination has answered, as it may not take us for who we are. */
+  readonly secured?: boolean;
   /** The destination is in this process and one of both machines is a file: with multifd, threads copy pages to its RAM. */
   readonly copyTo?: CopyTo | undefined;
   /** Whether a destination can answer on this channel; without one nobody knows whether the guest has arrived. */
@@ -183,7 +185,7 @@ export class OutgoingMigration {
     let postcopy: PostcopySource | undefined;
     try {
       await connectPreemptEarly(run, dial);
-      const ram = await setUp(run, more, (error) => this.#lost(error));
+      const ram = await setUp(run, more, this.#options.secured === true, (error) => this.#lost(error));
       if ((await new Precopy(run, ram).run()) === 'postcopy') postcopy = await beginPostcopy(run, ram, dial);
       else confirmation = await switchOver(run, ram);
     } finally {

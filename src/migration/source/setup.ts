@@ -12,12 +12,16 @@ import { XbzrleCache } from './xbzrle-cache.ts';
 /** The first PING to a destination that need not know who we are; QEMU's has this value too. */
 const PING_SETUP = 1;
 /** A destination that has all of our channels begins to read at once; with another number of channels it never does (qemu-wire 5.1), ms. */
-const CHANNELS_DEADLINE_MS = 20_000;
+const ANSWER_DEADLINE_MS = 20_000;
 
-/** Header, parallel channels, START sections: from here on pages can be sent. `more`: with multifd. */
+/**
+ * Header, parallel channels, START sections: from here on pages can be sent. `more`: with multifd. `secured`: the destination may refuse us until it
+ * has answered: a client of TLS 1.3 shakes hands before it knows.
+ */
 export async function setUp(
   run: SourceRun,
   more: MoreChannels | undefined,
+  secured: boolean,
   failed: (error: Error) => void,
 ): Promise<RamSaver> {
   const { machine, settings, statistics, links, stream, acks } = run;
@@ -35,7 +39,10 @@ export async function setUp(
     await links.output.drained();
     links.addChannels(await openChannels(run, more.dial, failed));
     if (answered !== undefined)
-      await run.wait(answered, CHANNELS_DEADLINE_MS, 'the destination to take all multifd channels');
+      await run.wait(answered, ANSWER_DEADLINE_MS, 'the destination to take all multifd channels');
+  } else if (secured && answered !== undefined) {
+    await links.output.drained();
+    await run.wait(answered, ANSWER_DEADLINE_MS, 'the destination to take us for who we are');
   }
   await machine.dirtyLog?.start();
   const blocks = machine.ram.filter((block) => !(ignoreShared && block.shared));

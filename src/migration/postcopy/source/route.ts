@@ -1,4 +1,4 @@
-import { type Address, type Channel, connect } from '../../../transport/index.ts';
+import { type Address, type Channel, connect, type TlsTerms } from '../../../transport/index.ts';
 import { dialer } from '../../many-connections.ts';
 import type { Dial } from '../../source/multifd.ts';
 
@@ -9,6 +9,6 @@ export interface Route {
   readonly dial?: Dial | undefined;
 }
 
-export function routeTo(address: Address): Route {
-  return { connect: (signal) => connect(address, { signal }), dial: dialer(address) };
+export function routeTo(address: Address, tls?: TlsTerms): Route {
+  return { connect: (signal) => connect(address, { signal, tls }), dial: dialer(address, tls) };
 }

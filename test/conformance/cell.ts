@@ -81,6 +81,8 @@ const WAYS: Record<Exclude<Role, 'source'>, Way> = {
         return restore(stage, CHECKPOINT, PLAIN);
       },
       async vanish() {
+        // Whoever is refused leaves the place to the next who comes.
+        if (scenario.tls !== undefined) landing.signal('SIGINT');
         await assert.rejects(landing.arrived(), 'vmferry receive must not succeed');
         await expectNoCheckpoint(stage);
       },

@@ -5,7 +5,7 @@ import type { Duplex } from 'node:stream';
 import { promisify } from 'node:util';
 import type { QemuProcess, QmpClient } from '../../src/qemu/index.ts';
 import { CLI_SOCKET_FD } from '../support/vmferry-cli.ts';
-import type { Scenario, Transport } from './model.ts';
+import type { ObjectArguments, Scenario, Transport } from './model.ts';
 import type { Stage } from './stage.ts';
 
 /** Where a migration goes to. */
@@ -68,7 +68,9 @@ export async function landInCheckpoint(stage: Stage, file: string, scenario: Sce
   const place = await address(stage, transport);
   const listen = transport === 'fd' ? `fd:${CLI_SOCKET_FD}` : (place.file ?? place.listen);
   const parameters = { ...scenario.bothParameters, ...scenario.destinationParameters };
-  const args = ['receive', listen, '--to', stage.path(file), ...settings(scenario.capabilities ?? [], parameters)];
+  const declared = scenario.tls === undefined ? [] : objects(stage.objects.destination);
+  const set = settings(scenario.capabilities ?? [], parameters);
+  const args = ['receive', listen, '--to', stage.path(file), ...declared, ...set];
   if (place.file !== undefined) {
     const arrived = async () => {
       await stage.vmferry(args).completed();
@@ -109,6 +111,14 @@ export async function landNowhere(stage: Stage, { transport }: Scenario): Promis
 export function settings(capabilities: readonly string[], parameters: Scenario['parameters'] = {}): string[] {
   const values = [...capabilities.map((name) => [name, 'on']), ...Object.entries(parameters)];
   return values.flatMap(([name, value]) => ['--set', `${name}=${value}`]);
+}
+
+/** `--object` for each. */
+export function objects(declared: readonly ObjectArguments[]): string[] {
+  return declared.flatMap(({ 'qom-type': kind, ...properties }) => [
+    '--object',
+    [kind, ...Object.entries(properties).map(([name, value]) => `${name}=${value}`)].join(','),
+  ]);
 }
 
 function one(socket: Duplex | undefined): { socket: Duplex } {

@@ -2,7 +2,7 @@ import type { Duplex } from 'node:stream';
 import { type QemuProcess, QmpClient, type QmpMigrationInfo, type QmpMigrationStatus } from '../../src/qemu/index.ts';
 import { migrateToSocket } from '../support/pass-socket.ts';
 import { CLI_SOCKET_FD, type VmferryCommand } from '../support/vmferry-cli.ts';
-import { type Landing, settings } from './landing.ts';
+import { type Landing, objects, settings } from './landing.ts';
 import type { Scenario, Step } from './model.ts';
 import { pausePostcopy, recoverInVain, recoverPostcopy } from './recovery.ts';
 import type { Stage } from './stage.ts';
@@ -52,7 +52,7 @@ export async function unprepare({ qmp }: QemuProcess): Promise<void> {
     .filter(({ capability, state }) => state && capability !== 'events')
     .map(({ capability }) => ({ capability, state: false }));
   if (capabilities.length > 0) await qmp.execute('migrate-set-capabilities', { capabilities });
-  await qmp.execute('migrate-set-parameters', CONVERGE);
+  await qmp.execute('migrate-set-parameters', { ...CONVERGE, 'tls-creds': '' });
 }
 
 /** `vmferry migrate` drives the QEMU `source`; `to` are its arguments for the destination. */
@@ -63,7 +63,12 @@ export async function launchByMigrate(
   landing: Pick<Landing, 'signal'>,
   scenario: Scenario,
 ): Promise<Departure> {
-  const parameters = { ...CONVERGE, ...scenario.bothParameters, ...scenario.parameters };
+  const parameters = {
+    ...CONVERGE,
+    ...scenario.bothParameters,
+    ...scenario.parameters,
+    ...scenario.destinationParameters,
+  };
   const args = ['migrate', source.qmpPath, ...to, ...settings(scenario.capabilities ?? [], parameters)];
   const command = stage.vmferry(args);
   await whileItRuns(
@@ -84,7 +89,8 @@ export async function launchBySend(
   const withSocket = landing.uri === undefined;
   const uri = landing.uri ?? `fd:${CLI_SOCKET_FD}`;
   const parameters = { ...scenario.bothParameters, ...scenario.parameters };
-  const args = ['send', stage.path(file), uri, ...settings(['events', ...(scenario.capabilities ?? [])], parameters)];
+  const set = settings(['events', ...(scenario.capabilities ?? [])], parameters);
+  const args = ['send', stage.path(file), uri, ...objects(stage.objects.source), ...set];
   const qmpPath = stage.path('send.sock');
   args.push('--qmp', qmpPath, ...(scenario.atOnce === true ? ['--postcopy'] : []));
   const command = stage.vmferry(args, { withSocket });

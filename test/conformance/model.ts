@@ -3,6 +3,7 @@
  * happen, `matrix.ts` which of it is run where, `cell.ts` runs one cell.
  */
 import type { QmpMigrationInfo, QmpMigrationStatus } from '../../src/qemu/index.ts';
+import type { TlsFolders } from '../support/tls-folders.ts';
 
 /** Who does what. A and B are QEMU processes; the scenario is played on the leg named, the other leg (if any) is plain. */
 export const ROLES = {
@@ -41,6 +42,15 @@ export type Step =
 
 export type Parameters = Readonly<Record<string, number | string | boolean>>;
 
+/** What object-add is given on each side. */
+export type TlsSetup = (folders: TlsFolders) => {
+  readonly source: readonly ObjectArguments[];
+  readonly destination: readonly ObjectArguments[];
+};
+export type ObjectArguments = { readonly 'qom-type': string; readonly id: string } & Readonly<
+  Record<string, string | boolean>
+>;
+
 export interface Scenario {
   readonly id: string;
   readonly title: string;
@@ -55,6 +65,7 @@ export interface Scenario {
   readonly parameters?: Parameters;
   /** Set on the destination. */
   readonly destinationParameters?: Parameters;
+  readonly tls?: TlsSetup;
   /** The guest is stopped before it is moved, and is still stopped after. */
   readonly stopped?: boolean;
   /** -uuid of each side. */

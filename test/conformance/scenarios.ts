@@ -3,6 +3,7 @@ import type { QmpMigrationInfo } from '../../src/qemu/index.ts';
 import type { Role, Scenario, Step } from './model.ts';
 import { MULTIFD_SCENARIOS } from './multifd-scenarios.ts';
 import { POSTCOPY_SCENARIOS } from './postcopy-scenarios.ts';
+import { TLS_SCENARIOS } from './tls-scenarios.ts';
 
 const ALL: readonly Role[] = ['reference', 'migrate', 'destination', 'source', 'save-restore'];
 /** Roles in which a QEMU is the source of the leg that the scenario is about. */
@@ -264,6 +265,7 @@ export const SCENARIOS: readonly Scenario[] = [
   },
   ...MULTIFD_SCENARIOS,
   ...POSTCOPY_SCENARIOS,
+  ...TLS_SCENARIOS,
   {
     id: 'file',
     title: 'to a file and from it, the guest stopped',
@@ -340,7 +342,6 @@ export const LEFT_OUT: readonly LeftOut[] = [
     why: 'how QEMU opens its own file; what it writes is the same',
   },
   { qemu: '/migration/postcopy/suspend', why: 'a suspended guest is to come' },
-  { qemu: '/migration/*/tls/*', why: 'TLS is to come' },
   { qemu: '/migration/precopy/unix/suspend/*', why: 'a suspended guest is to come with postcopy' },
   { qemu: '/migration/precopy/rdma/*, /migration/cpr/*, /migration/colo/*', why: 'not a part of vmferry' },
   { qemu: '/migration/dirty_ring, /dirty_limit, /migration/vcpu_dirty_limit', why: "need KVM's dirty ring" },

@@ -4,8 +4,9 @@ import { join } from 'node:path';
 import { FIRST_EXTRA_FD, findPeer, QemuProcess } from '../../src/qemu/index.ts';
 import { bootProgram } from '../support/guests/boot-sector.ts';
 import { bootGuest, type Guest, linuxGuest } from '../support/guests/guest.ts';
+import { TlsFolders } from '../support/tls-folders.ts';
 import { VmferryCommand } from '../support/vmferry-cli.ts';
-import type { Cell, Scenario } from './model.ts';
+import type { Cell, Scenario, TlsSetup } from './model.ts';
 
 /** MiB the Linux guest works on: a round a second on a busy machine. */
 const LINUX_WORK_MB = 12;
@@ -18,6 +19,7 @@ export class Stage {
   readonly folder: string;
   readonly #qemus: QemuProcess[] = [];
   readonly #commands: VmferryCommand[] = [];
+  #objects: ReturnType<TlsSetup> | undefined;
   #ended = false;
 
   private constructor(cell: Cell, folder: string) {
@@ -35,6 +37,12 @@ export class Stage {
 
   path(name: string): string {
     return join(this.folder, name);
+  }
+
+  /** What the scenario declares on each side. */
+  get objects(): ReturnType<TlsSetup> {
+    this.#objects ??= this.cell.scenario.tls?.(new TlsFolders(this.path('tls'))) ?? { source: [], destination: [] };
+    return this.#objects;
   }
 
   /** The process in which the guest begins, at its work. */
@@ -70,6 +78,8 @@ export class Stage {
     if (this.#ended) await qemu.stop();
     // Without it MIGRATION events do not come, and everybody waits for the next look.
     await qemu.qmp.execute('migrate-set-capabilities', { capabilities: [{ capability: 'events', state: true }] });
+    const { source, destination } = this.objects;
+    for (const one of side === 'a' ? source : destination) await qemu.qmp.execute('object-add', one);
     return qemu;
   }
 

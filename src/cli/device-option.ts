@@ -138,7 +138,15 @@ export function addDeviceOptions(command: Command): Command {
         },
       ),
     )
-    .addHelpText('after', vfHelp());
+    .addHelpText('after', vfHelp())
+    .hook('preAction', (_, run) => {
+      // What only all of them together show to be wrong is a usage error like the others.
+      try {
+        devicesOf(run.opts<DeviceFlags>());
+      } catch (thrown) {
+        run.error(`error: ${asError(thrown).message}`);
+      }
+    });
 }
 
 export function vfs(text: string): string {
@@ -157,15 +165,28 @@ export function devicesOf({ vf, device = [], vfFault = [] }: DeviceFlags): reado
   const [count = '', ...assignments] = vf === undefined ? ['0'] : vf.split(',');
   if (!/^\d{1,3}$/.test(count)) throw wrong(`A number of VFs is wanted, not '${count}'.`);
   const { given, preset } = parametersOf(new Map(assignments.map(assignmentOf)));
+  const { seed } = checked(given, preset);
   const alike = Array.from({ length: Number(count) }, (_, i): DeviceOption => {
-    const { seed } = checked(given, preset);
-    return { driver: 'vf', options: checked({ ...given, seed: seed + i }, preset, faultsOf(`vf${i}`, vfFault)) };
+    return { driver: 'vf', options: checked({ ...given, seed: seed + i }, preset) };
   });
   const devices = [...alike, ...device];
   if (devices.length > DEVICES_MAX) throw wrong(`A machine has slots for ${DEVICES_MAX} devices.`);
-  return devices;
+  return withFaults(devices, vfFault);
 }
 
-function faultsOf(name: string, faults: readonly string[]): readonly string[] {
-  return faults.filter((text) => text.startsWith(`${name} `)).map((text) => text.slice(name.length + 1));
+/** VFs are called vf0, vf1 ... in the order of their slots. */
+function withFaults(devices: readonly DeviceOption[], faults: readonly string[]): readonly DeviceOption[] {
+  const left = new Set(faults);
+  let vfs = 0;
+  const spoiled = devices.map((device): DeviceOption => {
+    if (device.driver !== 'vf') return device;
+    const name = `vf${vfs++} `;
+    const own = faults.filter((text) => text.startsWith(name));
+    for (const text of own) left.delete(text);
+    const texts = own.map((text) => text.slice(name.length));
+    return { driver: 'vf', options: { ...device.options, faults: checked({}, 'small', texts).faults } };
+  });
+  for (const text of left)
+    throw wrong(`'${text}' begins with none of the machine's VFs (vf0, vf1 ...; it has ${vfs}).`);
+  return spoiled;
 }

@@ -1,109 +1,214 @@
-/** The engine's queue of what is loaded beside the stream: what may start when, and how all of it ends. */
+/** The queue of what goes on beside the main stream while a machine is loaded: what waits for what, and how it ends. */
 import assert from 'node:assert/strict';
 import test from 'node:test';
+import fc from 'fast-check';
 import type { LoadTask } from '../../src/machine/index.ts';
-// Nobody outside of the room needs it.
 import { type ConfigLoad, LoadTasks } from '../../src/migration/destination/load-tasks.ts';
 
-/** Tasks that begin and end when the test says so. */
-class Stage {
-  readonly running: string[] = [];
+/** A task that ends when it is told to. */
+interface Held {
+  readonly task: LoadTask;
+  end(): void;
+  fail(error: Error): void;
+}
+
+/** Tasks that note in `log` when they begin and end. */
+class Bench {
   readonly abort = new AbortController();
+  readonly failures: unknown[] = [];
+  readonly log: string[] = [];
   readonly tasks: LoadTasks;
-  readonly #ends = new Map<string, (error?: Error) => void>();
-  readonly #states = new Map<string, Promise<void>>();
 
-  constructor(configLoad: ConfigLoad) {
-    const failed = (error: unknown) => this.abort.abort(error);
-    this.tasks = new LoadTasks({ signal: this.abort.signal, configLoad, failed, initialDataLoaded: () => {} });
-  }
-
-  /** The state and the configuration of a device. */
-  device(name: string, lock: boolean): void {
-    const state = this.#begin({ name: `${name} state`, kind: 'state', lock: false });
-    this.#states.set(name, state);
-    this.#begin({ name: `${name} config`, kind: 'config', lock, after: state });
-  }
-
-  async end(name: string, error?: Error): Promise<void> {
-    this.#ends.get(name)!(error);
-    await turns();
-  }
-
-  #begin(task: Omit<LoadTask, 'run'>): Promise<void> {
-    const run = () => {
-      this.running.push(task.name);
-      return new Promise<void>((resolve, reject) => {
-        this.#ends.set(task.name, (error) => {
-          this.running.splice(this.running.indexOf(task.name), 1);
-          if (error === undefined) resolve();
-          else reject(error);
-        });
-      });
-    };
-    const done = this.tasks.run({ ...task, run });
-    done.catch(() => {});
-    return done;
-  }
-}
-
-/** Whatever follows from what has happened has happened. */
-async function turns(): Promise<void> {
-  for (let i = 0; i < 3; i++) await new Promise((resolve) => setImmediate(resolve));
-}
-
-const DEVICES = ['a', 'b', 'c'];
-
-async function staged(configLoad: ConfigLoad, locks: (name: string) => boolean): Promise<Stage> {
-  const stage = new Stage(configLoad);
-  for (const name of DEVICES) stage.device(name, locks(name));
-  await turns();
-  assert.deepEqual(stage.running, ['a state', 'b state', 'c state'], 'the states of all devices at once');
-  return stage;
-}
-
-/** What runs after the states of c and a have been loaded, after that of b, and after the first configuration that was loaded. */
-const CASES: readonly [ConfigLoad, locks: string, two: string[], three: string[], first: string[]][] = [
-  ['parallel', '', ['b state', 'c', 'a'], ['c', 'a', 'b'], ['a', 'b']],
-  ['parallel', 'abc', ['b state', 'c'], ['c'], ['a']],
-  ['parallel', 'ac', ['b state', 'c'], ['c', 'b'], ['b', 'a']],
-  ['after-iterables', '', ['b state'], ['c', 'a', 'b'], ['a', 'b']],
-  ['after-iterables', 'abc', ['b state'], ['c'], ['a']],
-  ['serial', '', ['b state', 'c'], ['c'], ['a']],
-];
-
-for (const [mode, locks, two, three, first] of CASES) {
-  test(`${mode}, lock for '${locks}': configurations in the order in which devices are ready`, async () => {
-    const stage = await staged(mode, (name) => locks.includes(name));
-    const shown = () => stage.running.map((name) => name.replace(' config', ''));
-    await stage.end('c state');
-    await stage.end('a state');
-    assert.deepEqual(shown(), two);
-    await stage.end('b state');
-    assert.deepEqual(shown().toSorted(), three.toSorted());
-    let settled = false;
-    void stage.tasks.settled().then(() => {
-      settled = true;
+  constructor(configLoad: ConfigLoad = 'parallel') {
+    this.tasks = new LoadTasks({
+      signal: this.abort.signal,
+      configLoad,
+      failed: (error) => {
+        this.failures.push(error);
+        this.abort.abort(error);
+      },
+      initialDataLoaded: ({ idstr }) => this.log.push(`initial ${idstr}`),
     });
-    await stage.end('c config');
-    assert.deepEqual(shown().toSorted(), first.toSorted());
-    for (let left = stage.running[0]; left !== undefined; left = stage.running[0]) {
-      assert.equal(settled, false);
-      await stage.end(left);
-    }
-    assert.equal(settled, true);
-  });
+  }
+
+  held(name: string, more: Partial<LoadTask> = {}): Held {
+    let end: () => void = () => {};
+    let fail: (error: Error) => void = () => {};
+    const over = new Promise<void>((resolve, reject) => {
+      end = resolve;
+      fail = reject;
+    });
+    over.catch(() => {});
+    const run = async () => {
+      this.log.push(`${name} begins`);
+      await over;
+      this.log.push(`${name} ends`);
+    };
+    return { task: { name, kind: 'config', lock: false, run, ...more }, end, fail };
+  }
+
+  /** What was logged since the last time, once nothing moves any more. */
+  async since(): Promise<readonly string[]> {
+    await new Promise((resolve) => setImmediate(resolve));
+    return this.log.splice(0);
+  }
 }
 
-test('a device whose state fails loads no configuration, and those who wait for the lock do not get it', async () => {
-  const stage = await staged('serial', () => false);
-  await stage.end('a state');
-  await stage.end('b state');
-  assert.deepEqual(stage.running, ['c state', 'a config']);
-  const settled = stage.tasks.settled();
-  const error = new Error('bad state');
-  await Promise.all([assert.rejects(settled, error), stage.end('c state', error)]);
-  assert.equal(stage.abort.signal.reason, error);
-  await stage.end('a config');
-  assert.deepEqual(stage.running, []);
+/** `true` as soon as the promise is fulfilled. */
+function watch(promise: Promise<unknown>): () => boolean {
+  let done = false;
+  promise.then(
+    () => {
+      done = true;
+    },
+    () => {},
+  );
+  return () => done;
+}
+
+test('tasks without the lock run all together; nothing is settled before the last has ended', async () => {
+  const bench = new Bench();
+  const [a, b, c] = ['a', 'b', 'c'].map((name) => bench.held(name)) as [Held, Held, Held];
+  for (const { task } of [a, b, c]) void bench.tasks.run(task);
+  const settled = watch(bench.tasks.settled());
+  assert.deepEqual(await bench.since(), ['a begins', 'b begins', 'c begins']);
+  b.end();
+  a.end();
+  assert.deepEqual(await bench.since(), ['b ends', 'a ends']);
+  assert.equal(settled(), false);
+  c.end();
+  assert.deepEqual(await bench.since(), ['c ends']);
+  assert.equal(settled(), true);
+  await bench.tasks.settled();
+});
+
+test('tasks with the machine lock run one at a time, in the order in which they became ready; others pass them', async () => {
+  const bench = new Bench();
+  const data = bench.held('data of a', { kind: 'state' });
+  const dataDone = bench.tasks.run(data.task);
+  const a = bench.held('a', { lock: true, after: dataDone });
+  const b = bench.held('b', { lock: true });
+  const c = bench.held('c', { lock: true });
+  const free = bench.held('free');
+  for (const { task } of [a, b, c, free]) void bench.tasks.run(task);
+  assert.deepEqual(await bench.since(), ['data of a begins', 'free begins', 'b begins']);
+  data.end();
+  assert.deepEqual(await bench.since(), ['data of a ends']);
+  b.end();
+  assert.deepEqual(await bench.since(), ['b ends', 'c begins']);
+  c.end();
+  assert.deepEqual(await bench.since(), ['c ends', 'a begins']);
+});
+
+test('after-iterables: configurations wait for the state of all devices, whoever comes later with some too', async () => {
+  const bench = new Bench('after-iterables');
+  const [one, two] = [bench.held('one', { kind: 'state' }), bench.held('two', { kind: 'state' })];
+  void bench.tasks.run(one.task);
+  void bench.tasks.run(bench.held('config').task);
+  void bench.tasks.run(two.task);
+  assert.deepEqual(await bench.since(), ['one begins', 'two begins']);
+  one.end();
+  assert.deepEqual(await bench.since(), ['one ends']);
+  two.end();
+  assert.deepEqual(await bench.since(), ['two ends', 'config begins']);
+});
+
+test('serial: every configuration takes the machine lock, state does not', async () => {
+  const bench = new Bench('serial');
+  const [a, b] = [bench.held('a'), bench.held('b')];
+  for (const { task } of [a, b, bench.held('state', { kind: 'state' })]) void bench.tasks.run(task);
+  assert.deepEqual(await bench.since(), ['state begins', 'a begins']);
+  a.end();
+  assert.deepEqual(await bench.since(), ['a ends', 'b begins']);
+});
+
+test('a failure fails the migration and all that waits; what stands behind it never begins', async () => {
+  const bench = new Bench('after-iterables');
+  const wrong = new Error('wrong');
+  const state = bench.held('state', { kind: 'state' });
+  const stateDone = bench.tasks.run(state.task);
+  const holder = bench.held('holder', { kind: 'state', lock: true });
+  void bench.tasks.run(holder.task);
+  const waiting = [
+    bench.held('behind it', { after: stateDone }),
+    bench.held('behind all state'),
+    bench.held('behind the lock', { kind: 'state', lock: true }),
+  ].map(({ task }) => bench.tasks.run(task));
+  const settled = bench.tasks.settled();
+  assert.deepEqual(await bench.since(), ['state begins', 'holder begins']);
+  state.fail(wrong);
+  await assert.rejects(stateDone, wrong);
+  await assert.rejects(settled, wrong);
+  await assert.rejects(bench.tasks.settled(), wrong);
+  holder.end();
+  for (const one of waiting) await assert.rejects(one, wrong);
+  assert.deepEqual(await bench.since(), ['holder ends']);
+  assert.ok(bench.failures.length > 0 && bench.failures.every((error) => error === wrong));
+});
+
+test('a migration that fails elsewhere ends every wait', async () => {
+  const bench = new Bench('after-iterables');
+  void bench.tasks.run(bench.held('state', { kind: 'state' }).task);
+  const config = bench.tasks.run(bench.held('config').task);
+  const settled = bench.tasks.settled();
+  const cut = new Error('cut');
+  bench.abort.abort(cut);
+  await assert.rejects(config, cut);
+  await assert.rejects(settled, cut);
+});
+
+test('initial data and failures of a machine are passed on', () => {
+  const bench = new Bench();
+  bench.tasks.initialDataLoaded({ idstr: 'vf0', instance: 0 });
+  assert.deepEqual(bench.log, ['initial vf0']);
+  bench.tasks.failed(new Error('by itself'));
+  assert.equal(bench.abort.signal.aborted, true);
+});
+
+test('whatever is queued and in whatever order it ends: the lock is one at a time, configurations come after their data', async () => {
+  const device = fc.record({ lock: fc.boolean(), state: fc.nat(5), config: fc.nat(5) });
+  const mode = fc.constantFrom<ConfigLoad>('parallel', 'after-iterables', 'serial');
+  await fc.assert(
+    fc.asyncProperty(mode, fc.array(device, { minLength: 1, maxLength: 8 }), async (configLoad, devices) => {
+      const bench = new Bench(configLoad);
+      let open = 0;
+      let statesLeft = devices.length;
+      const turns = async (count: number) => {
+        for (let i = 0; i < count; i++) await new Promise((resolve) => setImmediate(resolve));
+      };
+      const loaded: number[] = [];
+      for (const [number, { lock, state, config }] of devices.entries()) {
+        const alone = lock || configLoad === 'serial';
+        let here = false;
+        const after = bench.tasks.run({
+          name: `state ${number}`,
+          kind: 'state',
+          lock: false,
+          run: async () => {
+            await turns(state);
+            here = true;
+            statesLeft--;
+          },
+        });
+        void bench.tasks.run({
+          name: `config ${number}`,
+          kind: 'config',
+          lock,
+          after,
+          run: async () => {
+            assert.ok(here, 'its data is here');
+            if (configLoad === 'after-iterables') assert.equal(statesLeft, 0);
+            if (alone) assert.equal(++open, 1, 'one at a time');
+            await turns(config);
+            if (alone) open--;
+            loaded.push(number);
+          },
+        });
+      }
+      await bench.tasks.settled();
+      assert.equal(loaded.length, devices.length);
+      assert.deepEqual(bench.failures, []);
+    }),
+    { numRuns: 200 },
+  );
 });

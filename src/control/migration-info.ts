@@ -38,6 +38,8 @@ const MIGRATION_STATS = struct('MigrationStats', {
   'downtime-bytes': required(int, 'Bytes sent while the guest stood still.'),
   'postcopy-bytes': required(int, 'Bytes sent while the guest ran on the destination.'),
   'dirty-sync-missed-zero-copy': required(int, 'Always 0: there is no zero-copy send.'),
+  'x-postcopy-ahead-mean': optional(int, 'Bytes that requested pages found waiting before them in this process.'),
+  'x-postcopy-ahead-max': optional(int, 'The most that any found.'),
 });
 
 const XBZRLE_STATS = struct('XBZRLECacheStats', {

@@ -68,6 +68,9 @@ export interface MigrationRamStats {
   'downtime-bytes': number;
   'postcopy-bytes': number;
   'dirty-sync-missed-zero-copy': number;
+  /** Of a postcopy once a page was asked for: bytes in user space before it, on the channel that such pages take. */
+  'x-postcopy-ahead-mean'?: number;
+  'x-postcopy-ahead-max'?: number;
 }
 
 export interface XbzrleStats {

@@ -51,6 +51,9 @@ export class Statistics {
   postcopyBytes = 0;
   /** Requests for pages that have come. */
   postcopyRequests = 0;
+  /** Bytes that waited in user space, before any requested page, on the channel that such pages take: when each request came, all together, and at most. */
+  postcopyAheadBytes = 0;
+  postcopyAheadMax = 0;
   /** What is sent now is sent while the guest runs at the destination. */
   postcopy = false;
 
@@ -145,7 +148,23 @@ export class Statistics {
       'downtime-bytes': this.downtimeBytes,
       'postcopy-bytes': this.postcopyBytes,
       'dirty-sync-missed-zero-copy': 0,
+      ...this.#ahead(),
     };
+  }
+
+  #ahead(): Partial<MigrationRamStats> {
+    if (this.postcopyRequests === 0) return {};
+    return {
+      'x-postcopy-ahead-mean': Math.round(this.postcopyAheadBytes / this.postcopyRequests),
+      'x-postcopy-ahead-max': this.postcopyAheadMax,
+    };
+  }
+
+  /** A page is asked for while so many bytes wait before it. */
+  requested(aheadBytes: number): void {
+    this.postcopyRequests++;
+    this.postcopyAheadBytes += aheadBytes;
+    if (aheadBytes > this.postcopyAheadMax) this.postcopyAheadMax = aheadBytes;
   }
 
   xbzrle(cacheSize: number): XbzrleStats {

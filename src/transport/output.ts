@@ -86,6 +86,11 @@ export class ChannelOutput {
     return this.#base + this.#referred + this.pos;
   }
 
+  /** Bytes that have been staged and that the kernel has not taken. */
+  get unsent(): number {
+    return this.offset - this.channel.counters.bytesWritten;
+  }
+
   /** Bytes per second; 0 = unlimited. May change at any time; a wait under way is measured anew. */
   get rateLimit(): number {
     return this.#pacer.rate;

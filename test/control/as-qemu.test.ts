@@ -111,6 +111,8 @@ const KNOWN = [
   'object-add(tls-creds-x509).priority: not in vmferry',
   'object-add(tls-creds-x509).passwordid: not in vmferry',
   // vmferry's own.
+  'query-migrate.ram.x-postcopy-ahead-max: not in QEMU',
+  'query-migrate.ram.x-postcopy-ahead-mean: not in QEMU',
   'query-migrate.x-switchover-ack: not in QEMU',
   'query-migrate.x-waiting-for: not in QEMU',
   ...['migrate-set-parameters', 'query-migrate-parameters'].flatMap((command) =>

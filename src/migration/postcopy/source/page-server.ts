@@ -63,9 +63,10 @@ export class PageServer {
 
   /** The destination wants pages (bytes; `block` undefined: of the block named last). Throws MIGRATION_PAGE_REQUEST. */
   request(block: string | undefined, start: number, length: number): void {
-    this.#parts.statistics.postcopyRequests++;
+    const { background, urgent, statistics } = this.#parts;
+    statistics.requested((urgent[0] ?? background).output.unsent);
     if (this.#queue.add(block, start, length) === 0) return;
-    if (this.#parts.urgent.length > 0) this.#answer();
+    if (urgent.length > 0) this.#answer();
     else this.#news.wake();
   }
 

@@ -80,6 +80,43 @@ test('the cost model: arcs and the configuration', async () => {
   assert.equal(clock.now() - start, 70);
 });
 
+test('REINIT: new initial data once, in PRE_COPY only; told once, and the stream is whole all the same', async () => {
+  const options = vfOptions({ ...SMALL, 'initial-size': MIB / 2, 'reinit-ms': 50 });
+  const { vf, clock } = device(options);
+  await pass(vf, clock, 100);
+  await vf.setState('PRE_COPY');
+  const parts: Buffer[] = [];
+  const readInitial = async () => {
+    for (;;) {
+      const into = Buffer.alloc(50_000);
+      const count = await vf.read(into);
+      assert.equal(typeof count, 'number');
+      parts.push(into.subarray(0, count as number));
+      if ((await vf.precopyInfo()).initialBytes === 0) return;
+    }
+  };
+  assert.equal((await vf.precopyInfo()).reinit, false);
+  await readInitial();
+  await pass(vf, clock, 20);
+  const before = await vf.precopyInfo();
+  assert.ok(!before.reinit && before.initialBytes === 0 && before.dirtyBytes > 0);
+  await pass(vf, clock, 50);
+  const news = await vf.precopyInfo();
+  assert.ok(news.reinit && news.initialBytes >= MIB / 2);
+  assert.equal(news.dirtyBytes, 0);
+  await readInitial();
+  await pass(vf, clock, 100);
+  const after = await vf.precopyInfo();
+  assert.ok(!after.reinit && after.initialBytes === 0);
+  await vf.setState('STOP_COPY');
+  parts.push(await readAll(vf));
+  const there = device(vfOptions(SMALL)).vf;
+  await there.setState('RESUMING');
+  await there.write(Buffer.concat(parts));
+  await there.setState('STOP');
+  assert.equal((await there.evidence()).state.pagesBad, 0);
+});
+
 test("the presets are the seeds' devices", async () => {
   const hundred = vfOptions({}, 'vf-100m');
   assert.equal(hundred['state-size'], 100 * MIB);

@@ -22,7 +22,14 @@ const life = fc.record({
   seed: fc.integer({ min: 0, max: 0xffff_ffff }),
   initialPages: fc.integer({ min: 1, max: PAGES }),
   before: fc.nat(200),
-  reads: fc.array(fc.record({ size: fc.integer({ min: 1, max: 20_000 }), operations: fc.nat(30) }), { maxLength: 12 }),
+  reads: fc.array(
+    fc.record({
+      size: fc.integer({ min: 1, max: 20_000 }),
+      operations: fc.nat(30),
+      renews: fc.constantFrom(false, false, false, true),
+    }),
+    { maxLength: 12 },
+  ),
   last: fc.integer({ min: 1, max: 30_000 }),
   cuts: fc.array(fc.integer({ min: 1, max: 9_000 }), { minLength: 1, maxLength: 8 }),
 });
@@ -38,7 +45,13 @@ function lived({ seed, initialPages, before, reads, last }: Life): { stream: Buf
     parts.push(into.subarray(0, count));
     return count;
   };
-  for (const { size, operations } of reads) {
+  for (const { size, operations, renews } of reads) {
+    if (renews) {
+      saver.renew();
+      assert.ok(saver.initialBytes >= initialPages * 4096, 'all of it is new');
+      assert.equal(saver.dirtyBytes, 0, 'changes count from then on');
+    }
+    assert.deepEqual([saver.takeRenewed(), saver.takeRenewed()], [renews, false]);
     const { initialBytes, dirtyBytes } = saver;
     read(size);
     assert.ok(saver.initialBytes <= initialBytes, 'initial bytes only fall');

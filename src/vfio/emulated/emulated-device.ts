@@ -69,6 +69,8 @@ export class EmulatedDevice implements VfioDevice, DeviceConfig {
   readonly #saving: Throughput;
   readonly #loading: Throughput;
   #saver: Saver | undefined;
+  /** When the initial data of this session will be new, on its clock; undefined: so long after what there is now is out. */
+  #renewsAt: number | undefined;
   #loader: Loader | undefined;
   #allocated = false;
 
@@ -103,6 +105,7 @@ export class EmulatedDevice implements VfioDevice, DeviceConfig {
   /** Does what is due. Called every few ms; also in front of every operation. */
   tick(): void {
     this.#hardware.tick();
+    if (this.#options['reinit-ms'] > 0) this.#renew();
   }
 
   /** First of all calls: fails if the device cannot be opened. */
@@ -157,7 +160,7 @@ export class EmulatedDevice implements VfioDevice, DeviceConfig {
         this.#refuse('precopy info', `it is in ${state}`);
       }
       const { initialBytes, dirtyBytes } = this.#saver;
-      return { initialBytes, dirtyBytes, reinit: false };
+      return { initialBytes, dirtyBytes, reinit: this.#saver.takeRenewed() };
     });
   }
 
@@ -286,9 +289,11 @@ export class EmulatedDevice implements VfioDevice, DeviceConfig {
   #takeEffect(arc: Arc): () => void {
     const saver = this.#saver;
     const loader = this.#loader;
+    const renewsAt = this.#renewsAt;
     const undo = () => {
       this.#saver = saver;
       this.#loader = loader;
+      this.#renewsAt = renewsAt;
       if (arc.from !== 'STOP' && arc.to === 'STOP_COPY') saver?.unstop();
     };
     const from = sessionOf(arc.from);
@@ -298,9 +303,20 @@ export class EmulatedDevice implements VfioDevice, DeviceConfig {
       this.#saver = to === 'saving' ? this.#newSaver() : undefined;
       this.#loader = to === 'loading' ? new Loader(this.#hardware.state, this.#options['dma-size']) : undefined;
       this.#allocated = false;
+      this.#renewsAt = undefined;
     }
     if (arc.to === 'STOP_COPY') this.#saver!.stop();
     return undo;
+  }
+
+  #renew(): void {
+    const saver = this.#saver;
+    if (saver === undefined || this.#hardware.activity === 'none') return;
+    const now = this.#clock.now();
+    if (this.#renewsAt === undefined && saver.initialBytes === 0) this.#renewsAt = now + this.#options['reinit-ms'];
+    if (this.#renewsAt === undefined || now < this.#renewsAt) return;
+    this.#renewsAt = Number.POSITIVE_INFINITY;
+    saver.renew();
   }
 
   #newSaver(): Saver {

@@ -17,6 +17,11 @@ export interface VfParameter {
 export const VF_PARAMETERS = {
   'state-size': { kind: 'bytes', default: 16 * MIB, doc: 'state of the device, in whole pages of 4 KiB' },
   'initial-size': { kind: 'bytes', default: 0, doc: 'part of it that is read first, in PRE_COPY; 0: all of it' },
+  'reinit-ms': {
+    kind: 'ms',
+    default: 0,
+    doc: 'so long after its initial data was read the device is set up anew, once: all of that is new (REINIT); 0: it is not',
+  },
   'working-set': { kind: 'bytes', default: MIB, doc: 'part of the state that the running device changes' },
   'state-rate': {
     kind: 'rate',

@@ -2,7 +2,7 @@
  * A saving session: gives the stream in pieces of any size. Pages go out as they are when they are copied; one that changes while
  * it is half out has its bit set again and goes once more.
  */
-import { clearBit, countBits, fillBitmap, nextClearBit, nextSetBit, popcount32 } from '../../base/index.ts';
+import { clearBit, countBits, fillBitmap, nextClearBit, nextSetBit, popcount32, setBit } from '../../base/index.ts';
 import { VF_PAGE_BYTES } from './options.ts';
 import {
   encodeRecord,
@@ -33,6 +33,7 @@ export class Saver {
   /** Where the search for changed pages goes on. */
   #next = 0;
   #stopped: 'no' | 'yes' | 'ended' = 'no';
+  #renewed = false;
   #registers: () => Buffer;
 
   /** `registers`: called once, when the device has stopped. */
@@ -43,6 +44,21 @@ export class Saver {
     const stateBytes = state.bytes.length;
     this.#head = encodeStreamHeader({ seed: state.seed, stateBytes, initialBytes, dmaBytes });
     fillBitmap(state.changed, state.pageCount);
+  }
+
+  /** Its initial part is new: all of it comes once more, before what else has changed. Only while the device runs. */
+  renew(): void {
+    for (let page = 0; page < this.#initialPages; page++) setBit(this.#state.changed, page);
+    this.#initialPage = 0;
+    this.#initial = true;
+    this.#renewed = true;
+  }
+
+  /** Whether it was renewed since the last call. */
+  takeRenewed(): boolean {
+    const renewed = this.#renewed;
+    this.#renewed = false;
+    return renewed;
   }
 
   /** The device changes no more: from now on everything can be read, to the end. */
@@ -72,7 +88,7 @@ export class Saver {
     return done;
   }
 
-  /** Of the part that comes first; records counted, so that it only falls. */
+  /** Of the part that comes first; records counted, so that it only falls, unless it is renewed. */
   get initialBytes(): number {
     const left = runsBytes(this.#initialPages - this.#initialPage);
     return this.#initial ? left + this.#due : left;

@@ -35,7 +35,8 @@ export async function reachable(destination: Peer, uri: string): Promise<string>
   const [, asked = '', port] = match;
   const host = { '': '127.0.0.1', '0.0.0.0': '127.0.0.1', '[::]': '[::1]' }[asked] ?? asked;
   const { 'socket-address': listening } = await destination.execute('query-migrate');
-  const inet = listening?.find((address) => address.type === 'inet');
+  // A QEMU that has listened before tells of that too, in front.
+  const inet = listening?.findLast((address) => address.type === 'inet');
   return `tcp:${host}:${inet?.port ?? port}`;
 }
 

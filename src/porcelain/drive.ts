@@ -4,6 +4,7 @@ import { ENDED, type QmpMigrationInfo } from '../qemu/index.ts';
 import { PorcelainError, type PorcelainFault } from './errors.ts';
 import { type ProgressListener, progressOf } from './outcome.ts';
 import type { Peer } from './peer.ts';
+import type { PostcopyDriver } from './postcopy.ts';
 
 /** How often query-migrate is asked, ms. */
 const POLL_MS = 100;
@@ -16,16 +17,20 @@ export interface DriveOptions {
   /** Aborting it cancels the migration; the end is waited for all the same. */
   readonly signal?: AbortSignal | undefined;
   readonly progress?: ProgressListener | undefined;
+  /** Goes over to postcopy. From then on `signal` cancels nothing: the guest is not the source's any more. */
+  readonly postcopy?: PostcopyDriver | undefined;
 }
 
 /**
- * Has a process send its machine to `uri`, and returns query-migrate's reply once that is over, well or badly. Throws what QMP throws:
+ * Has a process send its machine to `uri`, and returns query-migrate's reply once that is over, well or badly, or (postcopy)
+ * nothing can be done any more. Throws what QMP throws:
  * the command was refused, the process went away. Waits as long as the migration takes: its owner is the peer, its end by `signal`.
  */
-export async function driveSource(source: Peer, { uri, signal, progress }: DriveOptions): Promise<QmpMigrationInfo> {
+export async function driveSource(source: Peer, options: DriveOptions): Promise<QmpMigrationInfo> {
+  const { uri, signal, progress, postcopy } = options;
   signal?.throwIfAborted();
   await source.execute('migrate', { uri });
-  let cancelled = false;
+  let heard = false;
   for (;;) {
     const info = await source.execute('query-migrate');
     progress?.(progressOf(info));
@@ -33,12 +38,15 @@ export async function driveSource(source: Peer, { uri, signal, progress }: Drive
       await finalized(source);
       return info;
     }
-    if (signal?.aborted === true && !cancelled) {
-      cancelled = true;
+    await postcopy?.look(info);
+    if (postcopy?.over === true) return info;
+    if (signal?.aborted === true && !heard) {
+      heard = true;
       // Refused means too late: the guest has been handed over. The state that comes next says how it ended.
-      await source.execute('migrate_cancel').catch(() => {});
+      if (postcopy?.begun === true) postcopy.tooLate();
+      else await source.execute('migrate_cancel').catch(() => {});
     }
-    await pause(POLL_MS, undefined, cancelled ? {} : { signal }).catch(() => {});
+    await pause(POLL_MS, undefined, heard ? {} : { signal }).catch(() => {});
   }
 }
 

@@ -11,6 +11,8 @@ export type PorcelainFault =
   | { readonly code: 'PEER_MIGRATION'; readonly peer: string; readonly status: string; readonly desc: string }
   /** The ends differ in what must agree; each reason names it. Nothing was touched. */
   | { readonly code: 'ENDS_DIFFER'; readonly reasons: readonly string[] }
+  /** The connection of a postcopy broke, and could not be made again in so many attempts. */
+  | { readonly code: 'POSTCOPY_PAUSED'; readonly attempts: number }
   /** What one side says about the end contradicts the other. */
   | { readonly code: 'SIDES_DISAGREE'; readonly source: string; readonly destination: string };
 

@@ -7,6 +7,7 @@ import { PorcelainError, wrongPeerState } from './errors.ts';
 import { figuresOf, type MigrationFigures, type Outcome } from './outcome.ts';
 import { hasArrived, Peer } from './peer.ts';
 import { applySettings } from './peer-settings.ts';
+import { PostcopyDriver, type PostcopyOptions } from './postcopy.ts';
 import { withPrivateSocket } from './private-socket.ts';
 import { settle } from './settle.ts';
 import { assignmentsFor } from './sides.ts';
@@ -23,6 +24,8 @@ export interface MigrateOptions extends Pick<DriveOptions, 'signal' | 'progress'
   readonly settings: Assignments;
   /** Do not compare the two ends first (`check`); a destination given by its URI never is. */
   readonly unchecked?: boolean | undefined;
+  /** The guest runs on the destination after some rounds, and its memory follows. */
+  readonly postcopy?: PostcopyOptions | undefined;
   /** What the comparison has found that need not stop the migration. */
   readonly warn?: (finding: Finding) => void;
 }
@@ -34,13 +37,19 @@ export interface MigrateOptions extends Pick<DriveOptions, 'signal' | 'progress'
 export async function migrate(options: MigrateOptions): Promise<Outcome> {
   const source = await Peer.connect(options.source, options.signal);
   try {
-    if (!('qmp' in options.destination)) return await move(source, undefined, options.destination.uri, options);
+    if (!('qmp' in options.destination)) {
+      const { uri } = options.destination;
+      return await move(source, undefined, () => uri, options);
+    }
     const { qmp, uri } = options.destination;
     const destination = await Peer.connect(qmp, options.signal);
     try {
       await destination.expectWaiting();
-      if (uri !== undefined) return await move(source, destination, uri, options);
-      return await withPrivateSocket((path) => move(source, destination, `unix:${path}`, options));
+      if (uri !== undefined) return await move(source, destination, () => uri, options);
+      return await withPrivateSocket((path) => {
+        let sockets = 0;
+        return move(source, destination, () => `unix:${path}.${sockets++}`, options);
+      });
     } finally {
       destination.close();
     }
@@ -52,7 +61,7 @@ export async function migrate(options: MigrateOptions): Promise<Outcome> {
 async function move(
   source: Peer,
   destination: Peer | undefined,
-  uri: string,
+  nextUri: () => string,
   options: MigrateOptions,
 ): Promise<Outcome> {
   const { running, status } = await source.execute('query-status');
@@ -64,12 +73,18 @@ async function move(
       'the process waits for a migration itself: it has no guest to send',
     );
   }
-  const returnPath = { capabilities: [{ capability: 'return-path', state: true }], parameters: {} } as const;
+  const ours: Assignments['capabilities'] = [
+    { capability: 'return-path', state: true },
+    ...(options.postcopy === undefined ? [] : [{ capability: 'postcopy-ram', state: true } as const]),
+  ];
   const settings = {
-    capabilities: [...returnPath.capabilities, ...options.settings.capabilities],
+    capabilities: [...ours, ...options.settings.capabilities],
     parameters: options.settings.parameters,
   };
   await applySettings(source, assignmentsFor('source', settings));
+  const { postcopy: wanted, signal } = options;
+  const postcopy = wanted && new PostcopyDriver(wanted, { source, destination, nextUri, signal });
+  const uri = nextUri();
   let target = uri;
   if (destination !== undefined) {
     await applySettings(destination, assignmentsFor('destination', settings));
@@ -81,12 +96,15 @@ async function move(
   const [driven] = await Promise.allSettled([
     driveSource(source, {
       uri: target,
-      signal: options.signal,
+      signal,
       progress: options.progress,
+      postcopy,
     }),
   ]);
   if (driven.status === 'fulfilled') figures = driven.value;
   const error = failureOf(source, driven);
+  const late = await postcopy?.outcome(figures, error);
+  if (late !== undefined) return late;
   if (error !== undefined) return settle({ source, destination, wasRunning: running, figures, error });
   return completed(source, destination, figures);
 }

@@ -15,6 +15,7 @@ import {
   rateOption,
   setOption,
   settingsOf,
+  size,
   uri,
   uuid,
 } from '../options.ts';
@@ -30,6 +31,7 @@ interface RunFlags extends DeviceFlags {
   readonly pattern: Pattern;
   readonly seed: number;
   readonly fill: number;
+  readonly hostPage: number;
   readonly uuid?: Uint8Array;
   readonly incoming?: string;
   readonly prealloc?: boolean;
@@ -68,6 +70,12 @@ export function addRun(program: Command): void {
       fraction,
       WORKLOAD_DEFAULTS.fill,
     )
+    .option(
+      '--host-page <size>',
+      'pages of its memory on the host, the unit of postcopy: 4K, 2M or 1G',
+      size,
+      WORKLOAD_DEFAULTS.hostPage,
+    )
     .option('--uuid <uuid>', 'of the machine', uuid)
     .option(
       '--incoming <uri>',
@@ -102,7 +110,7 @@ function run({
   prealloc = false,
   ...flags
 }: RunFlags): Promise<void> {
-  const { ram, vcpus, dirtyRate, pattern, seed, fill, uuid: id } = flags;
+  const { ram, vcpus, dirtyRate, pattern, seed, fill, hostPage, uuid: id } = flags;
   return perform(flags, async ({ signal, reporter }) => ({
     outcome: await runMachine({
       machine: {
@@ -113,6 +121,7 @@ function run({
         pattern,
         seed,
         fill,
+        hostPage,
         prealloc,
         ...(id === undefined ? {} : { uuid: id }),
       },

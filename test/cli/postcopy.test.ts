@@ -1,0 +1,54 @@
+/** `migrate --postcopy` between processes, and what a process can be asked meanwhile. */
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import test, { type TestContext } from 'node:test';
+import { ask, SMALL, Spawned, startRun, temporaryFolder } from './spawned.ts';
+
+const LIMITS = ['max-bandwidth=8M', 'downtime-limit=1', 'max-postcopy-bandwidth=3M'].flatMap((one) => ['--set', one]);
+
+async function processes(t: TestContext, ...args: string[]): Promise<readonly [string, string]> {
+  const folder = await temporaryFolder(t);
+  const [a, b] = [join(folder, 'a'), join(folder, 'b')];
+  await startRun(t, a, ...SMALL, ...args);
+  await startRun(t, b, ...SMALL, ...args, '--incoming', 'defer');
+  return [a, b];
+}
+
+for (const { pages, options } of [
+  { pages: '4K', options: ['--postcopy'] },
+  { pages: '2M', options: ['--postcopy=0', '--set', 'postcopy-preempt=on', '--set', 'postcopy-blocktime=on'] },
+]) {
+  test(`migrate ${options.join(' ')}, pages of ${pages}: the connection is given up on the way and made anew`, async (t) => {
+    const [a, b] = await processes(t, '--host-page', pages);
+    const migrate = new Spawned(t, ['migrate', a, b, '--json', ...LIMITS, ...options]);
+    await migrate.line(({ status }) => status === 'postcopy-active');
+    await assert.rejects(ask(b, 'x-workload-verify'), /cannot be verified while it migrates \(postcopy-active\)/);
+    await ask(a, 'migrate-pause');
+    await migrate.line('notice');
+    await ask(a, 'migrate-set-parameters', { 'max-postcopy-bandwidth': 0 });
+    const result = await migrate.result(0);
+    assert.deepEqual([result['source'], result['destination']], ['postmigrate', 'running']);
+    const info = await ask(b, 'query-migrate');
+    assert.equal(info['status'], 'completed');
+    assert.equal('postcopy-latency' in info, options.includes('postcopy-blocktime=on'));
+    assert.deepEqual((await ask<{ details: readonly string[] }>(b, 'x-workload-verify')).details, []);
+  });
+}
+
+test('Ctrl-C before the switchover leaves the guest where it is', async (t) => {
+  const [a, b] = await processes(t);
+  const migrate = new Spawned(t, ['migrate', a, b, '--json', ...LIMITS, '--postcopy=1000']);
+  await migrate.line(({ type, status }) => type === 'progress' && status === 'active');
+  migrate.kill('SIGINT');
+  assert.equal((await migrate.result(130))['source'], 'running');
+});
+
+test('Ctrl-C behind it does not: the migration goes on to its end', async (t) => {
+  const [a, b] = await processes(t);
+  const migrate = new Spawned(t, ['migrate', a, b, '--json', ...LIMITS, '--postcopy=0']);
+  await migrate.line(({ status }) => status === 'postcopy-active');
+  migrate.kill('SIGINT');
+  assert.match(String((await migrate.line('notice'))['text']), /cannot be taken back/);
+  await ask(a, 'migrate-set-parameters', { 'max-postcopy-bandwidth': 0 });
+  assert.equal((await migrate.result(0))['destination'], 'running');
+});

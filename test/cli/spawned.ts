@@ -7,7 +7,6 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
-import type { TestContext } from 'node:test';
 import { QmpClient } from '../../src/qemu/index.ts';
 
 const MAIN = join(import.meta.dirname, '../../src/cli/main.js');
@@ -16,6 +15,11 @@ const DEADLINE_MS = 60_000;
 /** Where the processes under test put what is temporary: gone with this process, even if they were killed. */
 export const TEMPORARY = mkdtempSync(join(tmpdir(), 'vmferry-test-'));
 process.on('exit', () => rmSync(TEMPORARY, { recursive: true, force: true }));
+
+/** Whoever ends what was started: a test's context, or something like it. */
+export interface Owner {
+  after(end: () => Promise<void>): void;
+}
 
 export interface Line {
   readonly type: string;
@@ -32,7 +36,7 @@ export class Spawned {
   readonly #waiting = new Set<() => void>();
   #over = false;
 
-  constructor(t: TestContext, args: readonly string[]) {
+  constructor(t: Owner, args: readonly string[]) {
     const child = spawn(process.execPath, ['--enable-source-maps', MAIN, ...args], {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: { ...process.env, TMPDIR: TEMPORARY },
@@ -97,7 +101,7 @@ export class Spawned {
   }
 }
 
-export async function temporaryFolder(t: TestContext): Promise<string> {
+export async function temporaryFolder(t: Owner): Promise<string> {
   const folder = await mkdtemp(join(TEMPORARY, 't-'));
   t.after(() => rm(folder, { recursive: true, force: true }));
   return folder;
@@ -106,7 +110,7 @@ export async function temporaryFolder(t: TestContext): Promise<string> {
 export const SMALL = ['--ram', '16M', '--dirty-rate', '20M'];
 
 /** A `run` process that is ready, with its QMP socket. */
-export async function startRun(t: TestContext, qmp: string, ...args: readonly string[]): Promise<Spawned> {
+export async function startRun(t: Owner, qmp: string, ...args: readonly string[]): Promise<Spawned> {
   const run = new Spawned(t, ['run', '--json', '--qmp', qmp, ...args]);
   await run.line('ready');
   return run;

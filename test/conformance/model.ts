@@ -127,7 +127,8 @@ export interface Cell {
 export interface Result {
   readonly cell: string;
   readonly scenario: string;
-  readonly role: Role;
+  /** `between`: two vmferry processes (devices.ts). */
+  readonly role: Role | 'between';
   readonly a: string;
   readonly b: string;
   readonly machine: string;

@@ -7,6 +7,8 @@
  */
 import { writeFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
+import { runDeviceCell } from './device-cell.ts';
+import { deviceCellName, deviceCells } from './devices.ts';
 import { allCells } from './matrix.ts';
 import { cellName, type Result } from './model.ts';
 import { renderReport } from './report.ts';
@@ -25,18 +27,28 @@ const { values } = parseArgs({
 
 for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => process.exit(1));
 
-const cells = allCells().filter(
-  (cell) => values.only.every((text) => cellName(cell).includes(text)) && (!values.smoke || cell.smoke),
+interface Playable {
+  readonly name: string;
+  readonly smoke: boolean;
+  play(): Promise<Result>;
+}
+
+const playable: readonly Playable[] = [
+  ...allCells().map((cell) => ({ name: cellName(cell), smoke: cell.smoke, play: () => runCell(cell) })),
+  ...deviceCells().map((cell) => ({ name: deviceCellName(cell), smoke: cell.smoke, play: () => runDeviceCell(cell) })),
+];
+const cells = playable.filter(
+  ({ name, smoke }) => values.only.every((text) => name.includes(text)) && (!values.smoke || smoke),
 );
 if (values.list) {
-  for (const cell of cells) console.log(cellName(cell));
+  for (const { name } of cells) console.log(name);
   console.log(`${cells.length} cells`);
 } else {
   const results: Result[] = [];
   const waiting = cells.entries();
   const work = async () => {
     for (const [index, cell] of waiting) {
-      const result = await runCell(cell);
+      const result = await cell.play();
       results[index] = result;
       const reason = result.reason === undefined ? '' : `: ${result.reason}`;
       console.log(`${index + 1}/${cells.length} ${result.outcome} ${result.cell} ${result.ms} ms${reason}`);

@@ -1,19 +1,9 @@
 /** One channel's thread as the main thread holds it. */
 import { closeSync } from 'node:fs';
-import { SHARE_ENV, Worker, type WorkerOptions } from 'node:worker_threads';
 import { closeLine, duplicate, type Line, shutdownConnection } from '../native/index.ts';
-import { type Control, Counter, controlOf, DESCRIPTOR, STOP, signal, Word } from './control-words.ts';
-import type { FromChannel } from './messages.ts';
-
-const THREAD: WorkerOptions = {
-  execArgv: [],
-  env: SHARE_ENV,
-  // It allocates next to nothing; without limits each thread would keep a young generation of its own size. V8 counts guest memory that the thread has
-  // views of, and collects at once, view after view, when that is more than half of the old generation's limit, which costs nothing by itself.
-  resourceLimits: { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 1 << 20 },
-  // It is given a descriptor and closes it: nothing that Node should warn of.
-  trackUnmanagedFds: false,
-};
+import { type Control, Counter, DESCRIPTOR, STOP, signal, Word } from './control-words.ts';
+import type { FromChannel, ThreadStart } from './messages.ts';
+import type { ReadyThread } from './ready-thread.ts';
 
 const living = new Set<ChannelThread>();
 
@@ -48,18 +38,13 @@ export class ChannelThread {
   #twin = -1;
 
   /**
-   * `entry`: the thread's file. `line`: its connection; without one it waits for our words only. Takes `line` over, also when it throws
+   * Starts `thread`. `line`: its connection; without one it waits for our words only. Takes both over, also when it throws
    * (NATIVE_UNAVAILABLE, NATIVE_CALL).
    */
-  constructor(
-    entry: URL,
-    start: { readonly channel: number; readonly name: string; readonly line?: Line },
-    more: (control: SharedArrayBuffer) => object,
-    reports: ChannelReports,
-  ) {
+  constructor(thread: ReadyThread, start: ThreadStart & { readonly line?: Line }, reports: ChannelReports) {
     this.channel = start.channel;
     this.name = start.name;
-    this.control = controlOf();
+    this.control = thread.control;
     Atomics.store(this.control.words, Word.WANTED, -1);
     const { line } = start;
     if (line !== undefined) {
@@ -67,28 +52,21 @@ export class ChannelThread {
         this.#twin = duplicate(line.fd);
       } catch (thrown) {
         closeLine(line);
+        thread.dismiss();
         throw thrown;
       }
     }
-    const workerData = { ...start, ...more(this.control.shared) };
-    const worker = new Worker(entry, { ...THREAD, name: start.name, workerData });
     if (living.size === 0) process.on('exit', wakeAll);
     living.add(this);
-    let crash: Error | undefined;
-    worker.on('message', (message: FromChannel) => reports.said(message));
-    worker.on('error', (error) => {
-      crash = error;
+    thread.worker.on('message', (message: FromChannel) => reports.said(message));
+    this.joined = thread.exited.then((crash) => {
+      living.delete(this);
+      if (living.size === 0) process.off('exit', wakeAll);
+      const open = Atomics.load(this.control.words, Word.DESCRIPTOR) !== DESCRIPTOR.CLOSED;
+      if (line !== undefined && open) closeLine(line);
+      reports.gone(crash);
     });
-    this.joined = new Promise((resolve) => {
-      worker.once('exit', () => {
-        living.delete(this);
-        if (living.size === 0) process.off('exit', wakeAll);
-        const open = Atomics.load(this.control.words, Word.DESCRIPTOR) !== DESCRIPTOR.CLOSED;
-        if (line !== undefined && open) closeLine(line);
-        reports.gone(crash);
-        resolve();
-      });
-    });
+    thread.start(start);
   }
 
   get isAlive(): boolean {

@@ -10,6 +10,7 @@
  *     words[RELEASED]    main: SYNC packets that the receiving thread may go past
  *     words[THREAD_ID]   thread, once
  *     words[DESCRIPTOR]  thread: see DESCRIPTOR
+ *     words[STARTED]     main, once: what the thread is to do has been posted
  *     counters           thread
  *
  * Orders are seen in time by this argument: main first stores what is ordered, then changes SIGNAL and notifies. The thread first loads
@@ -28,6 +29,7 @@ export const Word = {
   RELEASED: 6,
   THREAD_ID: 7,
   DESCRIPTOR: 8,
+  STARTED: 9,
 } as const;
 
 export const STOP = {

@@ -9,6 +9,7 @@ import { ChannelThread } from './channel-thread.ts';
 import type { ChannelError } from './errors.ts';
 import type { CopyStart } from './messages.ts';
 import { PageChannels } from './page-channels.ts';
+import { ReadyThread } from './ready-thread.ts';
 
 export interface CopyOptions {
   /** 1..255. */
@@ -39,9 +40,7 @@ export class CopyChannels extends PageChannels {
     const to = this.group.hold(options.to);
     // As QEMU's threads of the same work.
     const name = to.kind === 'file' ? `mig/src/send_${channel}` : `mig/dst/recv_${channel}`;
-    const start = { channel, name };
-    const ring = this.rings[channel]!.shared;
-    const more = (control: SharedArrayBuffer): Omit<CopyStart, keyof typeof start> => ({ from, to, ring, control });
-    return new ChannelThread(new URL('./copy-thread.js', import.meta.url), start, more, this.group.reports(channel));
+    const start: CopyStart = { channel, name, from, to, ring: this.rings[channel]!.shared };
+    return new ChannelThread(new ReadyThread('copy', name), start, this.group.reports(channel));
   }
 }

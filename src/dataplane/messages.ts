@@ -1,4 +1,4 @@
-/** Everything that crosses the border of a channel's thread. What it is asked to do crosses in shared words: it never reads messages. */
+/** Everything that crosses the border of a channel's thread. It reads one message, its start; what it is asked to do then crosses in shared words. */
 import type { SharedRam } from '../machine/index.ts';
 import type { Line } from '../native/index.ts';
 import type { DeviceAddress, MultifdCompression } from '../wire/multifd/index.ts';
@@ -14,7 +14,6 @@ export interface ThreadStart {
   readonly channel: number;
   /** As `ps -T` and query-migrationthreads show it. */
   readonly name: string;
-  readonly control: SharedArrayBuffer;
 }
 
 export interface ChannelStart extends ThreadStart {

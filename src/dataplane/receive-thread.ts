@@ -1,5 +1,4 @@
 /** Entry of a receiving thread: packet by packet to the end of the channel; parks at each SYNC until main lets it go on. */
-import { workerData } from 'node:worker_threads';
 import { type Control, Counter, STOP, Word } from './control-words.ts';
 import { openLoader } from './device-state/loader.ts';
 import { stateReceiverOf } from './device-state/receive-state.ts';
@@ -7,24 +6,27 @@ import { StateQueue } from './device-state/state-queue.ts';
 import { channelLabel, dataplaneError } from './errors.ts';
 import type { ReceiveStart } from './messages.ts';
 import { RECEIVED, type Receiver, receivePacket, receiverOf } from './receive-loop.ts';
-import { runChannelThread, say, sayMoved } from './run-thread.ts';
+import { awaitStart, runChannelThread, say, sayMoved } from './run-thread.ts';
 
-const start = workerData as ReceiveStart;
-const loaders = await Promise.all(
-  (start.state?.loaders ?? []).map((module) => (module === undefined ? undefined : openLoader(module))),
-);
+const start = awaitStart<ReceiveStart>();
+if (start !== undefined) {
+  const loaders = await Promise.all(
+    (start.state?.loaders ?? []).map((module) => (module === undefined ? undefined : openLoader(module))),
+  );
+  runChannelThread(start, (control) => receive(start, loaders, control));
+}
 
-runChannelThread(start, (control) => {
+function receive(start: ReceiveStart, loaders: Parameters<typeof stateReceiverOf>[1], control: Control): void {
   const state = start.state && stateReceiverOf(new StateQueue(start.state.queue), loaders);
   const receiver = receiverOf(start, control, state);
   try {
-    receivePackets(receiver, control);
+    receivePackets(receiver, start.channel, control);
   } finally {
     receiver.decoder?.close();
   }
-});
+}
 
-function receivePackets(receiver: Receiver, { words, counters }: Control): void {
+function receivePackets(receiver: Receiver, channel: number, { words, counters }: Control): void {
   for (;;) {
     if (Atomics.load(words, Word.STOP) === STOP.NOW) return;
     switch (receivePacket(receiver)) {
@@ -37,8 +39,8 @@ function receivePackets(receiver: Receiver, { words, counters }: Control): void 
         say({ kind: 'ended' });
         return;
       case RECEIVED.LATE_PAGES: {
-        const place = { channel: start.channel, offset: counters[Counter.BYTES]! };
-        const message = `${channelLabel(start.channel)}: offset ${place.offset}: pages behind the last SYNC that main has met`;
+        const place = { channel, offset: counters[Counter.BYTES]! };
+        const message = `${channelLabel(channel)}: offset ${place.offset}: pages behind the last SYNC that main has met`;
         throw dataplaneError({ code: 'DATAPLANE_LATE_PAGES', ...place }, message);
       }
     }

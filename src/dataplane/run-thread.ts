@@ -1,5 +1,5 @@
 /** What both kinds of channel threads do around their loops: take the descriptor, tell main how it ends, give the descriptor back. */
-import { parentPort } from 'node:worker_threads';
+import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { closeLine, nameThread, setBlocking, threadId } from '../native/index.ts';
 import { type Control, Counter, controlOf, DESCRIPTOR, STOP, Word } from './control-words.ts';
 import { channelError } from './errors.ts';
@@ -7,6 +7,20 @@ import type { ChannelStart, FromChannel, ThreadStart } from './messages.ts';
 
 export function say(message: FromChannel): void {
   parentPort?.postMessage(message);
+}
+
+const control = controlOf(workerData as SharedArrayBuffer);
+
+/** Waits for what the thread is to do; undefined: nothing. */
+export function awaitStart<T extends ThreadStart>(): T | undefined {
+  const { words } = control;
+  for (;;) {
+    const signal = Atomics.load(words, Word.SIGNAL);
+    if (Atomics.load(words, Word.STOP) === STOP.NOW) return undefined;
+    // Main posts first.
+    if (Atomics.load(words, Word.STARTED) === 1) return receiveMessageOnPort(parentPort!)!.message as T;
+    Atomics.wait(words, Word.SIGNAL, signal);
+  }
 }
 
 const MOVED: FromChannel = { kind: 'moved' };
@@ -25,7 +39,6 @@ export function runChannelThread(
   loop: (control: Control) => void,
 ): void {
   const { line, compression = 'none' } = start;
-  const control = controlOf(start.control);
   const { words, counters } = control;
   Atomics.store(words, Word.DESCRIPTOR, DESCRIPTOR.THREADS);
   Atomics.store(words, Word.THREAD_ID, threadId());

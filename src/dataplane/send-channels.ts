@@ -17,6 +17,7 @@ import { StateArena } from './device-state/state-arena.ts';
 import { type ChannelError, channelError } from './errors.ts';
 import type { PageCompression, SendStart } from './messages.ts';
 import { PageChannels } from './page-channels.ts';
+import { ReadyThread } from './ready-thread.ts';
 
 export interface SendOptions {
   /** Connections that are announced, channel 0 first; 1..255 of them. They are the channels' from here on, also if `start` throws. */
@@ -91,16 +92,20 @@ export class SendChannels extends PageChannels {
       closeLine(line);
       throw thrown;
     }
-    const start = { channel, name: `mig/src/send_${channel}`, line };
-    const ring = this.rings[channel]!.shared;
-    const offset = MULTIFD_INITIAL_BYTES;
-    const more = (control: SharedArrayBuffer): Omit<SendStart, keyof typeof start> => {
-      const arena = this.#arena?.shared;
-      const state = arena && { devices: this.#state!.devices, arena };
-      return { ram, compression, level, findZeroPages, control, ring, offset, state };
+    const arena = this.#arena?.shared;
+    const start: SendStart = {
+      channel,
+      name: `mig/src/send_${channel}`,
+      line,
+      ram,
+      compression,
+      level,
+      findZeroPages,
+      ring: this.rings[channel]!.shared,
+      offset: MULTIFD_INITIAL_BYTES,
+      state: arena && { devices: this.#state!.devices, arena },
     };
-    const entry = new URL('./send-thread.js', import.meta.url);
-    return new ChannelThread(entry, start, more, this.group.reports(channel));
+    return new ChannelThread(new ReadyThread('send', start.name), start, this.group.reports(channel));
   }
 
   /** A free buffer; undefined if there is none: call again after `stateRoom`. */

@@ -1,16 +1,16 @@
 /** Entry of a sending thread: batches, and buffers of device state, become packets. */
-import { workerData } from 'node:worker_threads';
 import { BATCH, batchRingOf, STATE } from './batch-ring.ts';
-import { STOP, Word } from './control-words.ts';
+import { type Control, STOP, Word } from './control-words.ts';
 import { sendStateBuffer, stateSenderOf } from './device-state/send-state.ts';
 import type { SendStart } from './messages.ts';
-import { runChannelThread } from './run-thread.ts';
+import { awaitStart, runChannelThread } from './run-thread.ts';
 import { sendBatch, sendState, sendSync } from './send-loop.ts';
 import { takeBatches } from './take-batches.ts';
 
-const start = workerData as SendStart;
+const start = awaitStart<SendStart>();
+if (start !== undefined) runChannelThread(start, (control) => send(start, control));
 
-runChannelThread(start, (control) => {
+function send(start: SendStart, control: Control): void {
   const state = sendState(start, control.counters);
   const sender = start.state && stateSenderOf(start.state.devices, start.state.arena);
   const ring = batchRingOf(start.ram.pageSize, start.ring);
@@ -28,4 +28,4 @@ runChannelThread(start, (control) => {
   } finally {
     state.encoder?.close();
   }
-});
+}

@@ -1,5 +1,5 @@
 import { asError, explain, nowMs, StateMachine, unreachable } from '../../base/index.ts';
-import type { ChannelInfo } from '../../dataplane/index.ts';
+import { type ChannelInfo, readyReceivers } from '../../dataplane/index.ts';
 import type { DestinationMachine, IncomingRam } from '../../machine/index.ts';
 import type { SettingsView } from '../../settings/index.ts';
 import type { Channel } from '../../transport/index.ts';
@@ -208,10 +208,12 @@ export class IncomingMigration {
   async #arrive(): Promise<Channel> {
     const { listener, takesAnyMachine } = this.#options;
     const multifd = this.#settings.capability('multifd');
+    const count = multifd ? this.#settings.parameter('multifd-channels') : 0;
+    const threads = readyReceivers(count);
     try {
       this.#arrivals = new Arrivals({
         listener,
-        channels: multifd ? this.#settings.parameter('multifd-channels') : 0,
+        channels: count,
         uuid: takesAnyMachine ? undefined : (this.#machine.uuid ?? NO_UUID),
         signal: this.#abort.signal,
       });
@@ -220,6 +222,7 @@ export class IncomingMigration {
       if (multifd) {
         this.#channels = new RamChannels(channels, {
           compression: pageCompression(this.#settings),
+          threads,
           queuedBytesMax: this.#settings.parameter('x-migration-max-queued-buffers-size'),
           failed: (error) => {
             if (!this.#postcopy?.began) this.#fail(error);
@@ -228,6 +231,9 @@ export class IncomingMigration {
       }
       this.#check();
       return main;
+    } catch (thrown) {
+      for (const thread of threads) thread.dismiss();
+      throw thrown;
     } finally {
       // A preempt channel comes last, and late.
       if (!this.#settings.capability('postcopy-preempt') || this.#channel === undefined) listener.close();

@@ -25,7 +25,7 @@ const SLOW_MS = 300;
 const SEED = 1;
 const LOSES: readonly FaultKind[] = ['break', 'hang', 'die'];
 
-type DeviceFault = FaultCase & {
+export type DeviceFault = FaultCase & {
   readonly after: number;
   readonly errno: string;
   /** Its state goes over the channels, or all in the stream. */

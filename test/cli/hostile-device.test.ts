@@ -1,7 +1,7 @@
 /** Servers that do not keep to vfio-user, between processes: whoever talks to one ends with a clear error in bounded time, and the device runs on. */
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import test, { type TestContext } from 'node:test';
+import test, { describe, type TestContext } from 'node:test';
 import { openUserDevice } from '../../src/vfio/index.ts';
 import type { vfioUser } from '../../src/wire/index.ts';
 import { type Twist, twistingRelay } from '../vfio/user/twisting-relay.ts';
@@ -96,18 +96,21 @@ async function stateOf(socket: string): Promise<string> {
   }
 }
 
-for (const hostile of HOSTILES) {
-  const { title, server, says } = hostile;
-  test(`device-move, ${title} from the ${server}`, async (t) => {
-    const { source, destination, honestSource } = await servers(t, hostile);
-    const startMs = performance.now();
-    const { error } = await new Spawned(t, ['device-move', source, destination, '--json']).result(1);
-    assert.ok(performance.now() - startMs < BOUND_MS, 'in bounded time');
-    assert.match(String((error as { message: string }).message), says);
-    // A server whose client is lost keeps the state that it was taken to; a destination that is lost leaves the source running.
-    if (server === 'destination') assert.equal(await stateOf(honestSource), 'RUNNING');
-  });
-}
+// Side by side: they wait more than they work.
+describe('device-move', { concurrency: 4 }, () => {
+  for (const hostile of HOSTILES) {
+    const { title, server, says } = hostile;
+    test(`${title} from the ${server}`, async (t) => {
+      const { source, destination, honestSource } = await servers(t, hostile);
+      const startMs = performance.now();
+      const { error } = await new Spawned(t, ['device-move', source, destination, '--json']).result(1);
+      assert.ok(performance.now() - startMs < BOUND_MS, 'in bounded time');
+      assert.match(String((error as { message: string }).message), says);
+      // A server whose client is lost keeps the state that it was taken to; a destination that is lost leaves the source running.
+      if (server === 'destination') assert.equal(await stateOf(honestSource), 'RUNNING');
+    });
+  }
+});
 
 /** In a migration, one at each end. */
 const IN_MIGRATIONS = HOSTILES.filter(

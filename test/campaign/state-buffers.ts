@@ -11,17 +11,27 @@ import { Random } from './random.ts';
 /** Interleavings of one case. */
 const BUNDLE = 100;
 
+/** How many buffers may wait for one device. */
+const BOUNDS = {
+  'one buffer': () => 1,
+  some: (random: Random) => random.int(2, 8),
+  unlimited: () => Number.MAX_SAFE_INTEGER,
+} as const;
+type Bound = keyof typeof BOUNDS;
+const ALL_BOUNDS = Object.keys(BOUNDS) as Bound[];
+
 export interface Bundle {
   readonly seed: number;
   /** `sender`: each device's buffers are handed over in order, channels keep order. `any`: shuffled at will. */
   readonly order: 'sender' | 'any';
   /** Who loads: a consumer of each device, or the channel that completes a run. */
   readonly loads: 'consumer' | 'channel';
+  readonly bound: Bound;
 }
 
 export const stateBuffers: Campaign<Bundle> = {
   name: `${BUNDLE} interleavings of device state`,
-  groups: ['order', 'loads'],
+  groups: ['order', 'loads', 'bound'],
   open: async () => new Simulations(),
 };
 
@@ -31,20 +41,22 @@ class Simulations implements Rig<Bundle> {
       seed: random.int(1, 1 << 30),
       order: index % 2 === 0 ? 'sender' : 'any',
       loads: index % 4 < 2 ? 'consumer' : 'channel',
+      bound: ALL_BOUNDS[Math.floor(index / 4) % ALL_BOUNDS.length]!,
     };
   }
 
-  async run({ seed, order, loads }: Bundle): Promise<Row> {
+  async run(bundle: Bundle): Promise<Row> {
+    const { seed, order, loads, bound } = bundle;
     let stuck = 0;
     for (let number = 0; number < BUNDLE; number++) {
-      const simulation = new Simulation(new Random(seed, number), order, loads);
+      const simulation = new Simulation(new Random(seed, number), bundle);
       try {
         if (simulation.run() === 'stuck') stuck++;
       } catch (error) {
         throw new Error(`interleaving ${number} of seed ${seed}: ${simulation}`, { cause: error });
       }
     }
-    return { order, loads, stuck: String(stuck) };
+    return { order, loads, bound, stuck: String(stuck) };
   }
 
   async dispose(): Promise<void> {}
@@ -83,7 +95,7 @@ export class Simulation {
   readonly #reassembly: Reassembly;
   readonly #total: number;
 
-  constructor(random: Random, order: Bundle['order'], loads: Bundle['loads']) {
+  constructor(random: Random, { order, loads, bound }: Omit<Bundle, 'seed'>) {
     this.#random = random;
     this.#order = order;
     this.#loads = loads;
@@ -93,7 +105,7 @@ export class Simulation {
     });
     this.#total = this.#devices.reduce((sum, { last }) => sum + last + 1, 0);
     this.#slots = random.pick([deviceCount + 1, deviceCount + random.int(1, 8), deviceCount + this.#total]);
-    this.#queuedMax = random.pick([1, 2, random.int(1, 8), Number.MAX_SAFE_INTEGER]);
+    this.#queuedMax = BOUNDS[bound](random);
     this.#channels = Array.from({ length: random.int(1, 4) }, () => ({ packets: [], slot: -1, doing: 'reading' }));
     this.#handOver();
     const limits = { devices: deviceCount, slots: this.#slots, queuedMax: this.#queuedMax };

@@ -99,4 +99,5 @@ test('10,000 interleavings of device state', async () => {
     rows.filter((row) => row['order'] === order).reduce((sum, row) => sum + Number(row['stuck']), 0);
   assert.equal(stuck('sender'), 0);
   assert.ok(stuck('any') > 0, 'small pools and impossible orders were among them');
+  assert.deepEqual(new Set(rows.map((row) => row['bound'])), new Set(['one buffer', 'some', 'unlimited']));
 });

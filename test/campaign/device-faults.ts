@@ -28,8 +28,6 @@ const LOSES: readonly FaultKind[] = ['break', 'hang', 'die'];
 export type DeviceFault = FaultCase & {
   readonly after: number;
   readonly errno: string;
-  /** Its state goes over the channels, or all in the stream. */
-  readonly way: 'stream' | 'channels';
 };
 
 /** All of them once, in an order of the seed's. */
@@ -37,7 +35,7 @@ export const FAULT_CASES = faultCases();
 
 export const deviceFaults: Campaign<DeviceFault> = {
   name: 'faults of devices',
-  groups: ['side', 'kind', 'runs at', 'device there', 'source says'],
+  groups: ['side', 'kind', 'way', 'runs at', 'device there'],
   open: async (seed) => new DeviceFaultRig(seed),
 };
 
@@ -58,7 +56,6 @@ class DeviceFaultRig implements Rig<DeviceFault> {
       // Data goes again and again. An arc is gone once, but for those by which the source's guest was started.
       after: /^(read|write) data$/.test(one.point) ? random.int(0, 2) : isOfStart(one) ? 1 : 0,
       errno: random.pick(['EIO', 'ENOMEM', 'EBUSY']),
-      way: random.pick(['stream', 'channels'] as const),
     };
   }
 

@@ -1,16 +1,22 @@
 /** Where a device can fail in a migration, and how: every operation and every arc that its side of a migration passes, each in every way. */
 import { FAULT_KINDS, type FaultKind, type FaultPoint, pathBetween, type StateOptions } from '../../src/vfio/index.ts';
 
-export type Side = 'source' | 'destination';
+const SIDES = ['source', 'destination'] as const;
+export type Side = (typeof SIDES)[number];
 
 /** How the migration goes, but for the fault. */
 export const COURSES = ['to its end', 'cancelled while the guest runs', 'cancelled when it is stopped'] as const;
 export type Course = (typeof COURSES)[number];
 
+/** How the state of the devices goes: in the main stream, or on multifd channels. */
+export const STATE_WAYS = ['stream', 'channels'] as const;
+export type StateWay = (typeof STATE_WAYS)[number];
+
 export interface FaultCase {
   readonly side: Side;
   readonly states: StateOptions;
   readonly course: Course;
+  readonly way: StateWay;
   readonly point: FaultPoint;
   readonly kind: FaultKind;
 }
@@ -36,23 +42,19 @@ export const ALL_STATES: readonly StateOptions[] = [true, false].flatMap((p2p) =
 
 /** All of them: what a device does of its own does not depend on P2P, its arcs do. */
 export function faultCases(): readonly FaultCase[] {
-  const cases: FaultCase[] = [];
-  for (const states of ALL_STATES) {
-    for (const side of ['source', 'destination'] as const) {
-      for (const course of COURSES) {
-        for (const point of pointsOf(side, states, course)) {
-          for (const kind of FAULT_KINDS) {
-            if (OF_DATA.includes(kind) && point !== 'read data') continue;
-            cases.push({ side, states, course, point, kind });
-          }
-        }
-      }
-    }
-  }
-  return cases;
+  const trials = ALL_STATES.flatMap((states) =>
+    SIDES.flatMap((side) => COURSES.map((course) => ({ states, side, course }))),
+  );
+  const points = trials.flatMap((trial) => pointsOf(trial).map((point) => ({ ...trial, point })));
+  const faults = points.flatMap((one) => kindsOf(one.point).map((kind) => ({ ...one, kind })));
+  return faults.flatMap((one) => STATE_WAYS.map((way) => ({ ...one, way })));
 }
 
-function pointsOf(side: Side, states: StateOptions, course: Course): readonly FaultPoint[] {
+function kindsOf(point: FaultPoint): readonly FaultKind[] {
+  return FAULT_KINDS.filter((kind) => point === 'read data' || !OF_DATA.includes(kind));
+}
+
+function pointsOf({ side, states, course }: Pick<FaultCase, 'side' | 'states' | 'course'>): readonly FaultPoint[] {
   const arcs = (...path: Parameters<typeof pathBetween>[1][]): FaultPoint[] =>
     path
       .slice(1)

@@ -37,9 +37,10 @@ export interface Channel {
   readonly counters: Readonly<ChannelCounters>;
   /**
    * From now on single small pieces count more than throughput: what arrives is acknowledged at once, and little waits in the kernel in front
-   * of what is written next. Only tcp has such ways; elsewhere, and without FFI, nothing changes.
+   * of what is written next: `unsentBytesMax`, by default as much as the network needs not to run dry. Only tcp has such ways; elsewhere, and
+   * without FFI, nothing changes.
    */
-  favourLatency?(): void;
+  favourLatency?(unsentBytesMax?: number): void;
   /** Transfers between the kernel and memory without a copy in between, where the channel is a socket and the system lets us. */
   readonly direct?: DirectTransfer | undefined;
 }

@@ -178,10 +178,10 @@ export class SocketChannel implements Channel {
     return fd;
   }
 
-  favourLatency(): void {
+  favourLatency(unsentBytesMax = UNSENT_BYTES): void {
     const fd = descriptorOf(this.#input);
     // Not a tcp socket: neither option exists.
-    if (!limitUnsent(fd, UNSENT_BYTES) || !acknowledgeNow(fd)) return;
+    if (!limitUnsent(fd, unsentBytesMax) || !acknowledgeNow(fd)) return;
     this.#ring.onRead = () => acknowledgeNow(descriptorOf(this.#input));
   }
 

@@ -4,7 +4,8 @@ import type { PageSource, PageWindow } from '../machine.ts';
 import { ioError } from './errors.ts';
 import type { BlockPages } from './page-reader.ts';
 
-/** Bytes of one read: what lies around a wanted page is often wanted next. */
+/** Bytes of the first read at a place, and of one where the read before it ended: who goes on there is likely to go on. */
+const FIRST_BYTES = 8 * 1024;
 const WINDOW_BYTES = 64 * 1024;
 
 /**
@@ -39,9 +40,11 @@ export class PagePicker implements PageSource {
   #load(block: number, page: number): void {
     const { pageCount, pagesOffset, bitmap } = this.#blocks[block]!;
     const window = this.#window;
+    const goesOn = block === this.#block && page === window.firstPage + window.pageCount;
     this.#block = -1;
-    window.firstPage = page - (page % (WINDOW_BYTES / this.#pageSize));
-    window.pageCount = Math.min(WINDOW_BYTES / this.#pageSize, pageCount - window.firstPage);
+    const pages = Math.max(1, (goesOn ? WINDOW_BYTES : FIRST_BYTES) / this.#pageSize);
+    window.firstPage = page - (page % pages);
+    window.pageCount = Math.min(pages, pageCount - window.firstPage);
     window.bytes = this.#memory.subarray(0, window.pageCount * this.#pageSize);
     // Behind the last stored page the file may end.
     const read = this.#readFrom(pagesOffset + window.firstPage * this.#pageSize);

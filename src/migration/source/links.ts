@@ -8,6 +8,9 @@ import { ReturnPathReader } from './return-path-reader.ts';
 /** A staging buffer of a preempt channel, bytes: a piece of a page server and a record more. */
 const URGENT_BUFFER_BYTES = 128 * 1024;
 
+/** Nothing that anyone waits for stands behind the background where requested pages have channels of their own. */
+const BACKGROUND_UNSENT_BYTES = 1024 * 1024;
+
 /** All connections of one migration to its destination, as its source holds them. They fail together and end together. */
 export class Links {
   readonly main: Channel;
@@ -63,7 +66,8 @@ export class Links {
 
   /** Pages are asked for from now on: what is sent must not wait behind what was. */
   favourLatency(): void {
-    for (const { channel } of [this.output, ...this.urgent]) channel.favourLatency?.();
+    this.main.favourLatency?.(this.urgent.length > 0 ? BACKGROUND_UNSENT_BYTES : undefined);
+    for (const { channel } of this.urgent) channel.favourLatency?.();
   }
 
   /** EOS on the preempt channels: a destination of a machine type up to 7.2 waits for it. */

@@ -70,8 +70,8 @@ export class TlsChannel implements Channel {
     await this.#inner.end();
   }
 
-  favourLatency(): void {
-    this.#inner.favourLatency?.();
+  favourLatency(unsentBytesMax?: number): void {
+    this.#inner.favourLatency?.(unsentBytesMax);
   }
 
   destroy(reason?: Error): void {

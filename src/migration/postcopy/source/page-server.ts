@@ -15,9 +15,10 @@ const PART_MS = 50;
  */
 const PIECE_BYTES = 64 * 1024;
 /**
- * The background follows the guest to where it asks for pages, but not before it has pushed so many bytes at the last such place: a file is
- * read there anew, and a guest that jumps about gains nothing.
+ * The background follows the guest to where it asks for pages if it has asked for another so near, bytes: one that jumps about gains nothing,
+ * and a file is read anew at each place. Nor before it has pushed so much at the last such place.
  */
+const FOLLOW_NEAR_BYTES = 1024 * 1024;
 const FOLLOW_BYTES = 256 * 1024;
 /** A lane that answers requests without waiting for its peer gives others a turn at least this often, ms. */
 const TURN_MS = 2;
@@ -51,6 +52,8 @@ export class PageServer {
   readonly #place: Place = { block: 0, page: 0 };
   /** The host page that the main channel began last was asked for. */
   #asked = false;
+  /** Where a page was asked for last. */
+  readonly #lastAsked: Place = { block: -1, page: 0 };
   /** Offset on the main channel from which on the background may follow the guest again. */
   #followFrom = 0;
   #failure: Error | undefined;
@@ -145,10 +148,14 @@ export class PageServer {
     return true;
   }
 
-  /** The guest is at `place`: the background goes on behind it. */
+  /** The guest is at `place`: if it was near before, the background goes on behind it. */
   #follow({ block, page }: Place): void {
-    const { ram, background } = this.#parts;
-    if (background.output.offset < this.#followFrom) return;
+    const { ram, background, targetPageSize } = this.#parts;
+    const last = this.#lastAsked;
+    const near = block === last.block && Math.abs(page - last.page) * targetPageSize <= FOLLOW_NEAR_BYTES;
+    last.block = block;
+    last.page = page;
+    if (!near || background.output.offset < this.#followFrom) return;
     this.#followFrom = background.output.offset + FOLLOW_BYTES;
     this.#cursor.block = block;
     this.#cursor.page = page + ram.blocks[block]!.hostPages;

@@ -47,9 +47,10 @@ export async function cutProxy(target: Endpoint, initialPlan?: CutPlan, at?: End
     tellCut = resolve;
   });
 
-  const server = createServer({ allowHalfOpen: true }, (client) => {
+  // Small pieces go on at once, as the two ends send them.
+  const server = createServer({ allowHalfOpen: true, noDelay: true }, (client) => {
     const number = connections++;
-    const upstream = netConnect({ ...portOf(target), allowHalfOpen: true });
+    const upstream = netConnect({ ...portOf(target), allowHalfOpen: true, noDelay: true });
     const mine = () => (plan !== undefined && number === (plan.connection ?? 0) ? plan : undefined);
     const link = { client, upstream, dead: false };
     for (const socket of [client, upstream]) {

@@ -77,6 +77,11 @@ export abstract class PageChannels {
     this.#syncing = false;
   }
 
+  /** Whether batches were given to threads that are not sent yet. */
+  get busy(): boolean {
+    return this.group.threads.some((_, channel) => this.#waiting(channel) > 0);
+  }
+
   get totals(): ChannelTotals {
     return this.group.totals;
   }

@@ -1,6 +1,6 @@
 /** Multifd wants several connections: what that asks of an address, and of settings. */
-import type { SettingsView } from '../settings/index.ts';
-import { type Address, dial, isSocketAddress, type TlsTerms } from '../transport/index.ts';
+import { type SettingsView, WAITS } from '../settings/index.ts';
+import { type Address, type Channel, connect, dial, isSocketAddress, type TlsTerms } from '../transport/index.ts';
 import { unsupported } from './errors.ts';
 import type { Dial } from './source/multifd.ts';
 
@@ -14,9 +14,23 @@ export function requireConnections(settings: SettingsView, address: Address): vo
   if (!isSocketAddress(address)) throw unsupported(`multifd over ${address.kind}: (it needs tcp: or unix:)`);
 }
 
+/** Of connections to a destination; what is absent is as by default: clear text, and as long as one may take. */
+export interface ConnectTerms {
+  readonly tls?: TlsTerms | undefined;
+  readonly settings?: SettingsView | undefined;
+}
+
+const timeoutOf = ({ settings }: ConnectTerms) => settings?.parameter(WAITS.connection.deadline);
+
+/** How the main connection to that address is made. */
+export function connector(address: Address, terms: ConnectTerms = {}): (signal: AbortSignal) => Promise<Channel> {
+  return (signal) => connect(address, { signal, tls: terms.tls, timeoutMs: timeoutOf(terms) });
+}
+
 /** How to make further connections to that address; undefined if there can be no others. */
-export function dialer(address: Address, tls?: TlsTerms): Dial | undefined {
-  return isSocketAddress(address) ? (role, signal) => dial(address, { role, signal, tls }) : undefined;
+export function dialer(address: Address, terms: ConnectTerms = {}): Dial | undefined {
+  if (!isSocketAddress(address)) return undefined;
+  return (role, signal) => dial(address, { role, signal, tls: terms.tls, timeoutMs: timeoutOf(terms) });
 }
 
 /** Throws MIGRATION_UNSUPPORTED where an address or another setting leaves no place for TLS. */

@@ -1,13 +1,13 @@
 import { EventEmitter } from 'node:events';
 import type { DestinationMachine, RunState, SourceMachine } from '../machine/index.ts';
 import type { Settings, SettingsView } from '../settings/index.ts';
-import { type Address, connect, isExposed, listen, parseAddress, type TlsTerms } from '../transport/index.ts';
+import { type Address, isExposed, listen, parseAddress, type TlsTerms } from '../transport/index.ts';
 import { CheckpointSide, CheckpointSource, innerSettings, requireFile } from './checkpoint-file.ts';
 import type { SourceListener } from './destination/arrivals.ts';
 import { IncomingMigration, type IncomingResult } from './destination/incoming.ts';
 import { wrongState } from './errors.ts';
 import type { Host, HostEvent, HostStatus, MigrationInfo, MigrationStatus, MigrationThread } from './host.ts';
-import { dialer, requireConnections, requirePlaceForTls } from './many-connections.ts';
+import { connector, dialer, requireConnections, requirePlaceForTls } from './many-connections.ts';
 import { Objects } from './objects.ts';
 import { routeTo } from './postcopy/source/route.ts';
 import { hasReturnPath, OutgoingMigration, type OutgoingResult } from './source/outgoing.ts';
@@ -104,7 +104,7 @@ export class VmHost implements Host {
   async migrate(uri: string, { resume = false }: { readonly resume?: boolean } = {}): Promise<void> {
     const address = parseAddress(uri);
     const tls = this.objects.tls(this.settings, 'client');
-    if (resume) return this.#sending().postcopy.resume(routeTo(address, tls));
+    if (resume) return this.#sending().postcopy.resume(routeTo(address, { tls, settings: this.settings }));
     if (this.#running !== undefined)
       throw wrongState(this.queryMigrate().status ?? 'none', 'a migration is under way already');
     const state = this.#machine.runState;
@@ -124,8 +124,8 @@ export class VmHost implements Host {
     this.#outgoing = new OutgoingMigration({
       machine: this.#machine,
       settings,
-      connect: (signal) => checkpoint?.connect(signal) ?? connect(address, { signal, tls }),
-      dial: dialer(address, tls),
+      connect: (signal) => checkpoint?.connect(signal) ?? connector(address, { tls, settings })(signal),
+      dial: dialer(address, { tls, settings }),
       secured: tls !== undefined,
       copyTo: checkpoint && (() => checkpoint.ram),
       returnPath: (channel) => checkpoint !== undefined || hasReturnPath(address, channel, settings),

@@ -54,7 +54,8 @@ export class CheckpointHost implements Host {
 
   async migrate(uri: string, { resume = false }: { readonly resume?: boolean } = {}): Promise<void> {
     if (!resume) throw this.#refused('this process does one migration, and that has begun already');
-    this.#outgoing().postcopy.resume(routeTo(parseAddress(uri), this.objects.tls(this.settings, 'client')));
+    const tls = this.objects.tls(this.settings, 'client');
+    this.#outgoing().postcopy.resume(routeTo(parseAddress(uri), { tls, settings: this.settings }));
   }
 
   async migrateStartPostcopy(): Promise<void> {

@@ -1,5 +1,6 @@
 import { CheckpointReader, type SourceMachine } from '../machine/index.ts';
 import {
+  connector,
   dialer,
   hasReturnPath,
   Objects,
@@ -8,7 +9,7 @@ import {
   requirePlaceForTls,
 } from '../migration/index.ts';
 import type { Settings } from '../settings/index.ts';
-import { connect, parseAddress } from '../transport/index.ts';
+import { parseAddress } from '../transport/index.ts';
 import { CheckpointHost, type ServeHost } from './checkpoint-host.ts';
 import { figuresOf, type Outcome, type ProgressListener, progressOf } from './outcome.ts';
 
@@ -51,8 +52,8 @@ export async function sendMachine(machine: SourceMachine, options: Omit<SendOpti
   const migration: OutgoingMigration = new OutgoingMigration({
     machine,
     settings,
-    connect: (aborted) => connect(address, { signal: aborted, tls }),
-    dial: dialer(address, tls),
+    connect: connector(address, { tls, settings }),
+    dial: dialer(address, { tls, settings }),
     secured: tls !== undefined,
     returnPath: (channel) => hasReturnPath(address, channel, settings),
     observer: { status: (status) => host.moved(status) },

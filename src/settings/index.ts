@@ -10,3 +10,4 @@ export * from './parameters.ts';
 export * from './parse.ts';
 export * from './reference.ts';
 export * from './settings.ts';
+export * from './waits.ts';

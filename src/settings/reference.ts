@@ -2,6 +2,7 @@
 import { CAPABILITY_NAMES, capabilityDeclaration } from './capabilities.ts';
 import { COMPAT_PROPERTIES, compatText } from './compat.ts';
 import { expectation, PARAMETER_NAMES, parameterDeclaration } from './parameters.ts';
+import { WAITS, type WaitName, waitDeclaration } from './waits.ts';
 
 export function renderSettingsReference(): string {
   const capabilities = CAPABILITY_NAMES.map((name) => {
@@ -17,6 +18,10 @@ export function renderSettingsReference(): string {
     const value = typeof initial === 'number' && initial > Number.MAX_SAFE_INTEGER ? '2^64-1' : JSON.stringify(initial);
     const text = live === true ? `${doc} Live.` : doc;
     return `| \`${name}\` | ${value} | ${expectation(type)} | ${span(since, removed)} | ${supportText(support)} | ${text} |`;
+  });
+  const waits = (Object.keys(WAITS) as WaitName[]).map((name) => {
+    const { end, phase, what, deadline, after } = waitDeclaration(name);
+    return `| ${end} | ${phase} | ${what} | ${deadline === undefined ? '' : `\`${deadline}\``} | ${after} |`;
   });
   const properties = Object.values(COMPAT_PROPERTIES).map(
     ({ property, of = 'migration', upTo, old, modern, doc }) =>
@@ -45,6 +50,14 @@ Those marked "Live" may be changed while a migration runs and count at once.
 | name | default | value | since | vmferry | |
 | --- | --- | --- | --- | --- | --- |
 ${parameters.join('\n')}
+
+## Waits
+
+Every wait for something outside the process. While it lasts \`query-migrate\` shows what for (\`x-waiting-for\`).
+
+| end | status | for | at most | then |
+| --- | --- | --- | --- | --- |
+${waits.join('\n')}
 
 ## Machine types
 

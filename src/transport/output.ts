@@ -58,6 +58,8 @@ export class ChannelOutput {
   #base = 0;
   #inFlight = 0;
   #sinceTurn = 0;
+  /** An ordinary write of what could not be sent directly is under way. */
+  #bouncing = false;
   #failure: Error | undefined;
   /** Wakes whoever waits: a write has settled, the channel has closed, the rate has changed. */
   readonly #news = new WakeUp();
@@ -89,6 +91,11 @@ export class ChannelOutput {
   /** Bytes that have been staged and that the kernel has not taken. */
   get unsent(): number {
     return this.offset - this.channel.counters.bytesWritten;
+  }
+
+  /** Whether the channel holds bytes that the peer has not taken yet. */
+  get waitsForPeer(): boolean {
+    return this.#inFlight > 0 || this.#bouncing;
   }
 
   /** Bytes per second; 0 = unlimited. May change at any time; a wait under way is measured anew. */
@@ -191,7 +198,9 @@ export class ChannelOutput {
       if (this.#failure !== undefined) throw this.#failure;
       direct.send(vector);
       if (vector.byteLength === 0) break;
+      this.#bouncing = true;
       await this.channel.write(bounce.subarray(0, vector.take(bounce)));
+      this.#bouncing = false;
     }
     this.#vectorSent(vector, byteCount);
   }

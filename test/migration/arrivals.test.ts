@@ -9,6 +9,8 @@ import { type Channel, connect, type Listener, listen } from '../../src/transpor
 import { encodeMultifdInitial } from '../../src/wire/index.ts';
 import { receiveAll } from '../native/sockets.ts';
 
+import { testSettings } from '../support/move.ts';
+
 const QEVM = Buffer.from('5145564d00000003', 'hex');
 const UUID = Buffer.from('00112233445566778899aabbccddeeff', 'hex');
 
@@ -24,7 +26,13 @@ interface Door {
 async function open(t: TestContext, channels: number, uuid: Uint8Array | 'any' = UUID): Promise<Door> {
   const listener = await listen({ kind: 'tcp', host: '127.0.0.1', port: 0 });
   const abort = new AbortController();
-  const arrivals = new Arrivals({ listener, channels, uuid: uuid === 'any' ? undefined : uuid, signal: abort.signal });
+  const arrivals = new Arrivals({
+    listener,
+    channels,
+    uuid: uuid === 'any' ? undefined : uuid,
+    settings: testSettings(),
+    signal: abort.signal,
+  });
   const all = arrivals.all();
   all.catch(() => {});
   const peers: Channel[] = [];
@@ -130,7 +138,7 @@ test('strangers are turned away and told of, the source comes all the same', asy
   assert.equal(door.arrivals.waitingFor, 'the source to connect: main and multifd 0, 1');
   const talker = await door.comes(Buffer.from('GET / HTTP/1.1\r\n\r\n'));
   assert.equal(await talker.read().catch(() => null), null);
-  const short = await door.comes(Buffer.from('QEV'));
+  const short = await door.comes(Buffer.from('SSH'));
   await short.end();
   assert.equal(await short.read().catch(() => null), null);
   const silent = await door.comes(Buffer.alloc(0));

@@ -5,6 +5,7 @@
  */
 import { Reader } from '../../base/index.ts';
 import { closeLine, type Line } from '../../native/index.ts';
+import { type SettingsView, WAITS } from '../../settings/index.ts';
 import type { Channel, Connection, Listener } from '../../transport/index.ts';
 import {
   decodeMultifdInitial,
@@ -13,14 +14,13 @@ import {
   STREAM_MAGIC,
   uuidText,
 } from '../../wire/index.ts';
+import { overdue } from '../deadline.ts';
 import { MigrationError, mismatch } from '../errors.ts';
 
 /** Where a source is awaited. The migration closes it when nobody else can come. */
 export type SourceListener = Pick<Listener, 'accept' | 'next' | 'close' | 'refusals'>;
 
-/** Once the source has shown itself by one connection: time for all others, ms. */
-const REST_MS = 15_000;
-/** For first bytes: QEMU sends them right after connecting, ms. */
+/** For first bytes of a stranger: QEMU sends them right after connecting, ms. */
 const FIRST_BYTES_MS = 10_000;
 /** Connections that have not said yet what they are, beyond those that are awaited. */
 const UNKNOWN_MAX = 32;
@@ -37,6 +37,7 @@ export interface ArrivalsOptions {
   readonly channels: number;
   /** That the channels must announce, 16 bytes; undefined: any, but all the same. */
   readonly uuid: Uint8Array | undefined;
+  readonly settings: SettingsView;
   readonly signal: AbortSignal;
 }
 
@@ -73,7 +74,7 @@ export class Arrivals {
   }
 
   /**
-   * Waits as long as nobody has come; then REST_MS for all others. Throws TransportError; WireError (a channel id that is too high),
+   * Waits as long as nobody has come; then x-arrival-timeout for all others. Throws TransportError; WireError (a channel id that is too high),
    * MIGRATION_MISMATCH, MIGRATION_DEADLINE, and then whoever has come is sent away.
    */
   async all(): Promise<Arrived> {
@@ -120,7 +121,11 @@ export class Arrivals {
     clearTimeout(timer);
     this.#unknown.delete(connection);
     try {
-      if (bytes.length < MAGIC_BYTES) return this.#turnAway(connection);
+      if (bytes.length < MAGIC_BYTES) {
+        if (!isBegun(bytes)) return this.#turnAway(connection);
+        const what = `a connection of the source was lost after its first ${bytes.length} bytes`;
+        throw new MigrationError({ code: 'MIGRATION_PEER_GONE', phase: 'setup' }, `${connection.address}: ${what}`);
+      }
       const magic = bytes.readUInt32BE(0);
       if (magic === STREAM_MAGIC) this.#takeMain(connection);
       else if (magic === MULTIFD_MAGIC) this.#takeChannel(connection, bytes);
@@ -153,12 +158,12 @@ export class Arrivals {
       this.#complete();
       return;
     }
+    const { channels, settings } = this.#options;
+    const deadlineMs = settings.parameter(WAITS.channels.deadline);
     this.#deadline ??= setTimeout(() => {
-      const waitingFor = this.waitingFor;
-      const fault = { code: 'MIGRATION_DEADLINE', waitingFor, deadlineMs: REST_MS } as const;
-      const hint = `are multifd and multifd-channels (here ${this.#options.channels}) the same there?`;
-      this.#fail(new MigrationError(fault, `waited ${REST_MS} ms for ${waitingFor}: ${hint}`));
-    }, REST_MS);
+      const hint = `are multifd and multifd-channels (here ${channels}) the same there?`;
+      this.#fail(overdue(this.waitingFor, deadlineMs, hint));
+    }, deadlineMs);
   }
 
   #turnAway(connection: Connection): void {
@@ -180,6 +185,17 @@ export class Arrivals {
 }
 
 const MAGIC_BYTES = 4;
+
+const MAGICS = [STREAM_MAGIC, MULTIFD_MAGIC].map((magic) => {
+  const bytes = Buffer.alloc(MAGIC_BYTES);
+  bytes.writeUInt32BE(magic);
+  return bytes;
+});
+
+/** Whether a connection that ended so early is one of the source's: a stranger would have begun otherwise, or said nothing. */
+function isBegun(bytes: Buffer): boolean {
+  return bytes.length > 0 && MAGICS.some((magic) => magic.subarray(0, bytes.length).equals(bytes));
+}
 
 /** Of an initial packet all bytes are wanted, of everything else those that tell what it is. */
 function isEnough(bytes: Buffer): boolean {

@@ -1,23 +1,25 @@
+import { nowMs } from '../../base/index.ts';
 import type { DestinationMachine } from '../../machine/index.ts';
+import { type SettingsView, WAITS } from '../../settings/index.ts';
 import type { Channel, Chunk } from '../../transport/index.ts';
 import { type RamSink, type StreamEvent, StreamInput, StreamParser } from '../../wire/index.ts';
-import { within } from '../deadline.ts';
+import { overdue, within } from '../deadline.ts';
 import { MigrationError } from '../errors.ts';
 import { DirectReceiver } from './direct-receiver.ts';
 
-/**
- * A source whose machine has suppress-vmdesc=on sends nothing after EOF and waits for SHUT; the stream does not say so. After this silence
- * the description counts as suppressed, ms.
- */
-const SILENCE_MS = 10_000;
+/** A source that says nothing for so long is waited for: query-migrate shows it, ms. */
+const NOTICEABLE_MS = 1_000;
 
 /** The main stream as it arrives, element by element; pages go straight to the sink. */
 export class IncomingStream {
   #channel: Channel;
   /** The source listens on the return path, and after EOF it may wait for a word without a word. */
   sourceListens = false;
+  readonly settings: SettingsView;
   readonly #pageSize: number;
   #input: StreamInput;
+  /** When bytes came last. */
+  #heardMs = nowMs();
   readonly #parser: StreamParser;
   #direct: DirectReceiver | undefined;
   /** EOF was the last event. */
@@ -30,8 +32,9 @@ export class IncomingStream {
   #interruption: Error | undefined;
   #interrupt: (error: Error) => void = () => {};
 
-  constructor(channel: Channel, machine: DestinationMachine) {
+  constructor(channel: Channel, machine: DestinationMachine, settings: SettingsView) {
     this.#channel = channel;
+    this.settings = settings;
     this.#pageSize = machine.targetPageSize;
     this.#input = new StreamInput(channel.label);
     this.#parser = new StreamParser(this.#input.reader, {
@@ -43,6 +46,12 @@ export class IncomingStream {
 
   get channel(): Channel {
     return this.#channel;
+  }
+
+  /** What it waits for, if that takes a noticeable time. */
+  get waitingFor(): string | undefined {
+    if (nowMs() - this.#heardMs < NOTICEABLE_MS) return undefined;
+    return this.#ended ? WAITS.description.what : WAITS.stream.what;
   }
 
   /** Of all channels there have been. */
@@ -66,6 +75,7 @@ export class IncomingStream {
     this.#direct = undefined;
     this.#ended = false;
     this.#over = false;
+    this.#heardMs = nowMs();
   }
 
   /** After the event `ram-blocks`: where pages go. */
@@ -106,7 +116,10 @@ export class IncomingStream {
     const input = this.#input;
     input.release();
     const waiting = channel.tryRead();
-    if (waiting === undefined && this.#direct?.receive() === true) return;
+    if (waiting === undefined && this.#direct?.receive() === true) {
+      this.#heardMs = nowMs();
+      return;
+    }
     this.#direct?.chunkRead();
     const chunk = waiting ?? (await this.#read());
     if (chunk === 'silence') {
@@ -134,10 +147,26 @@ export class IncomingStream {
       this.#interrupt = reject;
       this.#reading?.then(resolve, reject);
     });
-    if (!this.sourceListens) return await reading;
-    return await within(reading, SILENCE_MS, 'more of the stream').catch((error: unknown) => {
-      if (error instanceof MigrationError && error.code === 'MIGRATION_DEADLINE') return 'silence' as const;
-      throw error;
+    const chunk = await this.#unlessSilent(reading);
+    if (chunk !== 'silence') this.#heardMs = nowMs();
+    return chunk;
+  }
+
+  /**
+   * A source whose machine has suppress-vmdesc=on sends nothing after EOF and waits for SHUT, and the stream does not say so: a silence long enough
+   * means that. Anywhere else a source that is silent for longer than it may be is given up.
+   */
+  async #unlessSilent(reading: Promise<Chunk | null>): Promise<Chunk | null | 'silence'> {
+    const suppressed = this.sourceListens ? this.settings.parameter(WAITS.description.deadline) : 0;
+    const described = !this.#ended || !this.sourceListens || this.#input.reader.available > 0;
+    const silence = described ? this.settings.parameter(WAITS.stream.deadline) : 0;
+    const leftMs = silence === 0 ? 0 : Math.max(silence - (nowMs() - this.#heardMs), 1);
+    const deadlines = [suppressed, leftMs].filter((ms) => ms > 0);
+    if (deadlines.length === 0) return await reading;
+    return await within(reading, Math.min(...deadlines), WAITS.stream.what).catch((error: unknown) => {
+      if (!(error instanceof MigrationError && error.code === 'MIGRATION_DEADLINE')) throw error;
+      if (silence > 0 && nowMs() - this.#heardMs >= silence) throw overdue(WAITS.stream.what, silence);
+      return 'silence' as const;
     });
   }
 }

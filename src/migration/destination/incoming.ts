@@ -1,7 +1,7 @@
 import { asError, explain, nowMs, StateMachine, unreachable } from '../../base/index.ts';
 import { type ChannelInfo, readyReceivers } from '../../dataplane/index.ts';
 import type { DestinationMachine, IncomingRam } from '../../machine/index.ts';
-import type { SettingsView } from '../../settings/index.ts';
+import { type SettingsView, WAITS } from '../../settings/index.ts';
 import type { Channel } from '../../transport/index.ts';
 import type { Command, RamCounts, StreamEvent } from '../../wire/index.ts';
 import { MigrationError, mismatch, unsupported, wrongState } from '../errors.ts';
@@ -107,10 +107,21 @@ export class IncomingMigration {
     const info: MigrationInfo = { status: this.status };
     const error = this.#failure ?? this.#postcopy?.pausedBy;
     if (error !== undefined) info['error-desc'] = explain(error);
-    if (this.#waitsFor !== undefined) info['x-waiting-for'] = this.#waitsFor;
     Object.assign(info, this.#postcopy?.figures);
-    if (this.status === 'setup' && this.#arrivals !== undefined) info['x-waiting-for'] = this.#arrivals.waitingFor;
+    const waitingFor = this.#waitsFor ?? this.#waitingFor;
+    if (waitingFor !== undefined) info['x-waiting-for'] = waitingFor;
     return info;
+  }
+
+  get #waitingFor(): string | undefined {
+    switch (this.status) {
+      case 'setup':
+        return this.#arrivals?.waitingFor;
+      case 'active':
+        return this.#endMs === undefined ? this.#stream?.waitingFor : WAITS.farewell.what;
+      default:
+        return undefined;
+    }
   }
 
   /** Those of parallel channels. */
@@ -215,6 +226,7 @@ export class IncomingMigration {
         listener,
         channels: count,
         uuid: takesAnyMachine ? undefined : (this.#machine.uuid ?? NO_UUID),
+        settings: this.#settings,
         signal: this.#abort.signal,
       });
       const { main, channels } = await this.#arrivals.all();
@@ -241,7 +253,7 @@ export class IncomingMigration {
   }
 
   async #load(channel: Channel): Promise<void> {
-    const stream = new IncomingStream(channel, this.#machine);
+    const stream = new IncomingStream(channel, this.#machine, this.#settings);
     this.#stream = stream;
     let described = false;
     for (let event = await stream.next(); event !== undefined; event = await stream.next()) {

@@ -45,6 +45,18 @@ export class Links {
     return { mainBytes, channels: this.#channels?.totals ?? NO_CHANNELS };
   }
 
+  /** Whether the destination has not taken yet what it was sent. */
+  get waitsForPeer(): boolean {
+    return this.output.waitsForPeer || this.urgent.some((one) => one.waitsForPeer) || this.#channels?.busy === true;
+  }
+
+  /** Bytes that have left: while the links wait for the peer it grows, or they stand still. */
+  get taken(): number {
+    const channels = [this.main, ...this.urgent.map(({ channel }) => channel)];
+    const bytes = channels.reduce((sum, { counters }) => sum + counters.bytesWritten, 0);
+    return bytes + (this.#channels?.totals.bytes ?? 0);
+  }
+
   addChannels(channels: PageChannels): void {
     this.#channels = channels;
     if (this.#destroyed !== undefined) channels.cancel(this.#destroyed);

@@ -1,9 +1,9 @@
 import { asError, explain, nowMs, StateMachine } from '../../base/index.ts';
 import type { ChannelInfo } from '../../dataplane/index.ts';
 import type { RunState, SourceMachine } from '../../machine/index.ts';
-import type { CompatProfile, SettingsView } from '../../settings/index.ts';
+import { type CompatProfile, type SettingsView, type TimedWait, WAITS } from '../../settings/index.ts';
 import type { Address, Channel } from '../../transport/index.ts';
-import { within } from '../deadline.ts';
+import { inTime } from '../deadline.ts';
 import { isNeverStarted, MigrationError, unsupported, wrongState } from '../errors.ts';
 import type { MigrationInfo, MigrationStatus } from '../host.ts';
 import { beginPostcopy, connectPreemptEarly, requirePostcopy } from '../postcopy/source/begin.ts';
@@ -15,6 +15,7 @@ import type { CopyTo, Dial, MoreChannels } from './multifd.ts';
 import { Precopy } from './precopy.ts';
 import type { SourceRun } from './run.ts';
 import { setUp } from './setup.ts';
+import { StallWatch } from './stall-watch.ts';
 import { StreamWriter } from './stream-writer.ts';
 import { type Confirmation, handOver, switchOver } from './switchover.ts';
 import { SwitchoverAcks } from './switchover-acks.ts';
@@ -75,6 +76,7 @@ export class OutgoingMigration {
   readonly #statistics: Statistics;
   readonly #abort = new AbortController();
   #links: Links | undefined;
+  #stalls: StallWatch | undefined;
   #failure: Error | undefined;
   #committed = false;
   /** The state that the switchover found the machine in; a failure gives it back. */
@@ -107,7 +109,9 @@ export class OutgoingMigration {
     }
     const error = this.#failure ?? this.#postcopy?.pausedBy;
     if (error !== undefined) info['error-desc'] = explain(error);
-    if (this.#waitingFor !== undefined) info['x-waiting-for'] = this.#waitingFor;
+    const waitingFor =
+      this.#waitingFor ?? (this.#statistics.endMs === undefined ? this.#stalls?.waitingFor : undefined);
+    if (waitingFor !== undefined) info['x-waiting-for'] = waitingFor;
     return info;
   }
 
@@ -179,7 +183,10 @@ export class OutgoingMigration {
   async #migrate(): Promise<void> {
     const { dial } = this.#options;
     const more = this.#moreChannels();
-    const run = this.#begin(await this.#options.connect(this.#abort.signal));
+    this.#waitingFor = WAITS.connection.what;
+    const main = await this.#options.connect(this.#abort.signal);
+    this.#waitingFor = undefined;
+    const run = this.#begin(main);
     if (this.#settings.capability('postcopy-ram')) requirePostcopy(run, dial);
     let confirmation: Confirmation;
     let postcopy: PostcopySource | undefined;
@@ -217,6 +224,7 @@ export class OutgoingMigration {
     const machine = this.#machine;
     const links = new Links(main, this.#options.returnPath(main), (error) => this.#lost(error));
     this.#links = links;
+    this.#stalls = new StallWatch(this.#settings, links, (error) => this.#lost(error));
     this.#statistics.follow(() => links.traffic);
     this.#check();
     const profile = this.#settings.dialect(machine.machineType);
@@ -233,7 +241,7 @@ export class OutgoingMigration {
       lost: (error) => this.#lost(error),
       status: () => this.status,
       move: (status) => this.#state.move(status),
-      wait: (promise, deadlineMs, what) => this.#wait(promise, deadlineMs, what),
+      wait: (promise, wait) => this.#wait(promise, wait),
       waitsFor: (what) => {
         this.#waitingFor = what;
       },
@@ -266,7 +274,7 @@ export class OutgoingMigration {
       this.#continue = resolve;
       this.#abort.signal.addEventListener('abort', () => reject(asError(this.#abort.signal.reason)), { once: true });
     });
-    this.#waitingFor = 'migrate-continue';
+    this.#waitingFor = WAITS.person.what;
     this.#state.move('pre-switchover');
     try {
       await released;
@@ -276,10 +284,10 @@ export class OutgoingMigration {
     }
   }
 
-  async #wait<T>(promise: Promise<T>, deadlineMs: number, what: string): Promise<T> {
-    this.#waitingFor = what;
+  async #wait<T>(promise: Promise<T>, wait: TimedWait): Promise<T> {
+    this.#waitingFor = WAITS[wait].what;
     try {
-      return await within(promise, deadlineMs, what);
+      return await inTime(promise, wait, this.#settings);
     } finally {
       this.#waitingFor = undefined;
     }

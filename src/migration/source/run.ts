@@ -1,5 +1,5 @@
 import type { RunState, SourceMachine } from '../../machine/index.ts';
-import type { CompatProfile, SettingsView } from '../../settings/index.ts';
+import type { CompatProfile, SettingsView, TimedWait } from '../../settings/index.ts';
 import type { MigrationStatus } from '../host.ts';
 import type { Statistics } from '../statistics.ts';
 import type { Links } from './links.ts';
@@ -26,8 +26,8 @@ export interface SourceRun {
   lost(error: Error): void;
   status(): MigrationStatus;
   move(status: MigrationStatus): void;
-  /** Waits with a deadline; query-migrate shows what for. Throws MIGRATION_DEADLINE. */
-  wait<T>(promise: Promise<T>, deadlineMs: number, what: string): Promise<T>;
+  /** Waits at most the declared time; query-migrate shows what for. Throws MIGRATION_DEADLINE. */
+  wait<T>(promise: Promise<T>, wait: TimedWait): Promise<T>;
   /** query-migrate shows that this is waited for; undefined: nothing is any more. */
   waitsFor(what: string | undefined): void;
   /** The guest shall run on at the destination before its memory is there. */

@@ -1,4 +1,5 @@
 import { nowMs } from '../../base/index.ts';
+import { inTime } from '../deadline.ts';
 import { PING_HELLO, PONG_VMFERRY } from '../return-path.ts';
 import { DirtyPages } from './dirty-pages.ts';
 import { MainPages } from './main-pages.ts';
@@ -11,8 +12,6 @@ import { XbzrleCache } from './xbzrle-cache.ts';
 
 /** The first PING to a destination that need not know who we are; QEMU's has this value too. */
 const PING_SETUP = 1;
-/** A destination that has all of our channels begins to read at once; with another number of channels it never does (qemu-wire 5.1), ms. */
-const ANSWER_DEADLINE_MS = 20_000;
 
 /**
  * Header, parallel channels, START sections: from here on pages can be sent. `more`: with multifd. `secured`: the destination may refuse us until it
@@ -38,11 +37,13 @@ export async function setUp(
     // A QEMU up to 7.2 takes the first who comes for main.
     await links.output.drained();
     links.addChannels(await openChannels(run, more.dial, failed));
-    if (answered !== undefined)
-      await run.wait(answered, ANSWER_DEADLINE_MS, 'the destination to take all multifd channels');
+    if (answered !== undefined) await run.wait(answered, 'answer');
   } else if (secured && answered !== undefined) {
     await links.output.drained();
-    await run.wait(answered, ANSWER_DEADLINE_MS, 'the destination to take us for who we are');
+    await run.wait(answered, 'answer');
+  } else if (answered !== undefined) {
+    // Pages go meanwhile. A destination that waits for channels that we do not have never reads (qemu-wire 5.1).
+    inTime(answered, 'answer', settings).catch(failed);
   }
   await machine.dirtyLog?.start();
   const blocks = machine.ram.filter((block) => !(ignoreShared && block.shared));

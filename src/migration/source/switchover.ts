@@ -3,10 +3,6 @@ import { completeBeside } from './beside.ts';
 import type { RamSaver } from './ram-save.ts';
 import type { SourceRun } from './run.ts';
 
-/** The destination answers the last PING only when every device is loaded; a slow one may take this long, ms. */
-const COMMIT_DEADLINE_MS = 120_000;
-/** After everything was handed over: time for the destination to start the guest and say so, ms. */
-const SHUT_DEADLINE_MS = 120_000;
 /** Ours: QEMU sends none at this place. */
 const PING_COMMIT = 0x0fe2_2f01;
 
@@ -66,7 +62,7 @@ async function everythingLoaded({ links, stream, wait, check }: SourceRun): Prom
     const loaded = returnPath.pong(PING_COMMIT);
     loaded.catch(() => {});
     await output.flush();
-    await wait(loaded, COMMIT_DEADLINE_MS, 'the destination to load the devices');
+    await wait(loaded, 'loaded');
   }
   check();
 }
@@ -85,9 +81,9 @@ async function commit(run: SourceRun): Promise<Confirmation> {
 /** Everything is out: waits for the destination to say that it has the guest. */
 export async function handOver({ links, statistics, wait }: SourceRun, confirmation: Confirmation): Promise<void> {
   const shut = confirmation?.shut;
-  if (shut !== undefined) await wait(shut, SHUT_DEADLINE_MS, 'the destination to confirm the guest');
+  if (shut !== undefined) await wait(shut, 'confirmation');
   statistics.progress();
-  const ended = wait(links.end(), SHUT_DEADLINE_MS, 'the channels to take the last bytes');
+  const ended = wait(links.end(), 'last bytes');
   // With SHUT 0 in hand the guest is safe; a file or a command, though, must end well.
   await (shut === undefined ? ended : ended.catch(() => {}));
 }

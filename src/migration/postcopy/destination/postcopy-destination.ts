@@ -182,7 +182,7 @@ export class PostcopyDestination {
     const connection = this.#connection;
     try {
       if (!settings.capability('postcopy-preempt')) return;
-      const channel = await connection.awaitPreempt(listener, signal);
+      const channel = await connection.awaitPreempt(listener, this.#parts.stream.settings, signal);
       const sink = this.#pages.sink(channel.label);
       sink.listen();
       const receiver = new UrgentReceiver(channel, {

@@ -1,12 +1,10 @@
 import { asError } from '../../../base/index.ts';
+import type { SettingsView } from '../../../settings/index.ts';
 import type { Channel } from '../../../transport/index.ts';
 import type { ReturnPathMessage } from '../../../wire/index.ts';
-import { within } from '../../deadline.ts';
+import { inTime } from '../../deadline.ts';
 import type { SourceListener } from '../../destination/arrivals.ts';
 import { answer } from '../../destination/last-words.ts';
-
-/** Time for the preempt channel, once the source has shown that it is about to use it, ms. */
-const PREEMPT_DEADLINE_MS = 30_000;
 
 /** One connection to the source of a postcopy: its main channel and its preempt channel, which are lost together. */
 export class SourceConnection {
@@ -51,9 +49,9 @@ export class SourceConnection {
   }
 
   /** The preempt channel, which is the next that comes. Throws MIGRATION_DEADLINE, TransportError, why the connection was lost. */
-  async awaitPreempt(listener: SourceListener, signal: AbortSignal): Promise<Channel> {
+  async awaitPreempt(listener: SourceListener, settings: SettingsView, signal: AbortSignal): Promise<Channel> {
     const arrival = listener.next(signal);
-    const connection = await within(this.whileItLasts(arrival), PREEMPT_DEADLINE_MS, 'the preempt channel');
+    const connection = await inTime(this.whileItLasts(arrival), 'preempt', settings);
     this.#preempt = connection.channel('preempt');
     return this.#preempt;
   }

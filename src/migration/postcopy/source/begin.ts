@@ -6,9 +6,6 @@ import type { SourceRun } from '../../source/run.ts';
 import { lastHarvest } from '../../source/switchover.ts';
 import { PostcopySource } from './postcopy-source.ts';
 
-/** A destination that reads the main channel answers a PING at once, ms. */
-const ANSWER_DEADLINE_MS = 60_000;
-
 /** Throws MIGRATION_UNSUPPORTED if this migration cannot become a postcopy. */
 export function requirePostcopy({ links, settings, profile, machine }: SourceRun, dial: Dial | undefined): void {
   if (links.returnPath === undefined) throw unsupported('postcopy over a channel on which no destination can answer');
@@ -33,7 +30,7 @@ export async function beginPostcopy(run: SourceRun, ram: RamSaver, dial: Dial | 
   if (settings.capability('postcopy-preempt') && !profile.preemptPre72) {
     // Whoever comes first is the main channel there: it must have been taken.
     await links.output.flush();
-    await run.wait(links.returnPath!.answered(), ANSWER_DEADLINE_MS, 'the destination to answer');
+    await run.wait(links.returnPath!.answered(), 'answer');
     await connectPreempt(run, dial);
   }
   await lastHarvest(run, ram);

@@ -1,8 +1,10 @@
 import { asError, nowMs } from '../../../base/index.ts';
+import { type TimedWait, WAITS } from '../../../settings/index.ts';
 import { isNeverStarted, MigrationError, unsupported, wrongState } from '../../errors.ts';
 import type { DirtyPages } from '../../source/dirty-pages.ts';
 import { Links } from '../../source/links.ts';
 import type { SourceRun } from '../../source/run.ts';
+import { StallWatch } from '../../source/stall-watch.ts';
 import { discardCommands } from './discards.ts';
 import { PageLane } from './page-lane.ts';
 import { PageServer } from './page-server.ts';
@@ -17,10 +19,6 @@ const PING_BEHIND = 4;
 const PING_LOADED = 0x42;
 /** POSTCOPY_RUN, the last element of the package, bytes. */
 const RUN_BYTES = 5;
-/** When all pages are out: time for the destination to load its devices, after END and EOF to confirm, and then for the channels to end, ms. */
-const LOADED_DEADLINE_MS = 120_000;
-const SHUT_DEADLINE_MS = 120_000;
-const CLOSING_DEADLINE_MS = 5_000;
 
 /**
  * The source of a postcopy, from the stopped guest to its confirmation at the destination:
@@ -165,20 +163,20 @@ export class PostcopySource {
   async #finish(): Promise<void> {
     const { stream, profile } = this.#run;
     const links = this.#links;
-    await this.#wait(this.#loaded, LOADED_DEADLINE_MS, 'the destination to load the devices');
+    await this.#wait(this.#loaded, 'loaded');
     if (profile.preemptPre72) await links.endUrgent();
     const shut = links.returnPath!.shut();
     shut.catch(() => {});
     await stream.finishPostcopy();
     await links.output.drained();
-    await this.#wait(shut, SHUT_DEADLINE_MS, 'the destination to confirm that it has everything');
+    await this.#wait(shut, 'confirmation');
     // It has: what still goes wrong changes nothing. A destination waits for this end to see that it was heard.
-    await this.#run.wait(links.end(), CLOSING_DEADLINE_MS, 'the channels to end').catch(() => {});
+    await this.#run.wait(links.end(), 'closing').catch(() => {});
     await links.closed();
   }
 
-  #wait(promise: Promise<void>, deadlineMs: number, what: string): Promise<void> {
-    return this.#run.wait(this.#links.whileTheyLast(promise), deadlineMs, what);
+  #wait(promise: Promise<void>, wait: TimedWait): Promise<void> {
+    return this.#run.wait(this.#links.whileTheyLast(promise), wait);
   }
 
   /** Waits until somebody gives another route that works; then there is another connection. Rejects when abandoned. */
@@ -190,7 +188,7 @@ export class PostcopySource {
       this.#attempt = new AbortController();
       const { signal } = this.#attempt;
       try {
-        run.waitsFor('migrate with resume');
+        run.waitsFor(WAITS.recovery.what);
         const route = await this.#routeAsked(signal).finally(() => run.waitsFor(undefined));
         run.move('postcopy-recover-setup');
         await this.#recover(route, signal);
@@ -221,6 +219,7 @@ export class PostcopySource {
     const main = await connect(signal);
     const links = new Links(main, true, (error) => links.destroy(error));
     this.#links = links;
+    new StallWatch(settings, links, (error) => links.destroy(error));
     signal.addEventListener('abort', () => links.destroy(asError(signal.reason)), { once: true });
     signal.throwIfAborted();
     const addPreempt = async () =>
@@ -229,12 +228,14 @@ export class PostcopySource {
     this.#run.move('postcopy-recover');
     stream.moveTo(links.output);
     if (preempt && profile.preemptPre72) await addPreempt();
-    await askForBitmaps(links, stream, this.#ram);
+    await askForBitmaps({ links, stream, settings }, this.#ram);
     if (preempt && !profile.preemptPre72) await addPreempt();
     statistics.remainingPages = this.#ram.pages;
     links.favourLatency();
     this.#server = this.#serverOver(links);
-    await resumeThere(links, stream, (block, start, length) => this.#server.request(block, start, length));
+    await resumeThere({ links, stream, settings }, (block, start, length) =>
+      this.#server.request(block, start, length),
+    );
     // Only a destination whose guest runs takes up again.
     this.#loaded = Promise.resolve();
     this.#arrived();

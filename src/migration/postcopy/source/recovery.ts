@@ -1,15 +1,20 @@
+import type { SettingsView } from '../../../settings/index.ts';
 import { bitmapFromWire, wireBitmapBytes } from '../../../wire/index.ts';
-import { within } from '../../deadline.ts';
+import { inTime } from '../../deadline.ts';
 import { MigrationError } from '../../errors.ts';
 import type { Links } from '../../source/links.ts';
 import type { StreamWriter } from '../../source/stream-writer.ts';
 import type { RemainingRam } from './remaining-ram.ts';
 
-/** Time for the destination to tell what it has, and to go on, ms. */
-const ANSWER_DEADLINE_MS = 60_000;
+/** The new connections of a postcopy, and what goes over them. */
+export interface Recovering {
+  readonly links: Links;
+  readonly stream: StreamWriter;
+  readonly settings: SettingsView;
+}
 
 /** Asks what the destination has of every block (RECV_BITMAP); all the rest is to be sent. */
-export async function askForBitmaps(links: Links, stream: StreamWriter, ram: RemainingRam): Promise<void> {
+export async function askForBitmaps({ links, stream, settings }: Recovering, ram: RemainingRam): Promise<void> {
   const received: Uint32Array[] = [];
   let count = 0;
   const all = new Promise<void>((resolve) => {
@@ -33,14 +38,13 @@ export async function askForBitmaps(links: Links, stream: StreamWriter, ram: Rem
   });
   for (const { idstr } of ram.blocks) await stream.command({ name: 'RECV_BITMAP', block: idstr });
   await links.output.drained();
-  await within(links.whileTheyLast(all), ANSWER_DEADLINE_MS, 'the destination to tell what it has');
+  await inTime(links.whileTheyLast(all), 'bitmaps', settings);
   ram.replace(received);
 }
 
 /** Has the destination go on. From here on it may ask for pages: `pages` is told. */
 export async function resumeThere(
-  links: Links,
-  stream: StreamWriter,
+  { links, stream, settings }: Recovering,
   pages: (block: string | undefined, start: number, length: number) => void,
 ): Promise<void> {
   const resumed = new Promise<void>((resolve) => {
@@ -54,7 +58,7 @@ export async function resumeThere(
   });
   await stream.command({ name: 'POSTCOPY_RESUME' });
   await links.output.drained();
-  await within(links.whileTheyLast(resumed), ANSWER_DEADLINE_MS, 'the destination to go on');
+  await inTime(links.whileTheyLast(resumed), 'resume', settings);
 }
 
 function badBitmap(block: string, why: string): MigrationError {

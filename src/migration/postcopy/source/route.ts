@@ -1,5 +1,5 @@
-import { type Address, type Channel, connect, type TlsTerms } from '../../../transport/index.ts';
-import { dialer } from '../../many-connections.ts';
+import type { Address, Channel } from '../../../transport/index.ts';
+import { type ConnectTerms, connector, dialer } from '../../many-connections.ts';
 import type { Dial } from '../../source/multifd.ts';
 
 /** A way to the destination, for a paused postcopy. What it makes must end when its signal aborts. */
@@ -9,6 +9,6 @@ export interface Route {
   readonly dial?: Dial | undefined;
 }
 
-export function routeTo(address: Address, tls?: TlsTerms): Route {
-  return { connect: (signal) => connect(address, { signal, tls }), dial: dialer(address, tls) };
+export function routeTo(address: Address, terms: ConnectTerms = {}): Route {
+  return { connect: connector(address, terms), dial: dialer(address, terms) };
 }

@@ -1,0 +1,168 @@
+/**
+ * Every wait of a migration for something outside this process, declared once: what for (query-migrate shows it as x-waiting-for while it lasts), how
+ * long at most, and what happens then. The engine takes texts and deadlines from here; docs/reference/settings.md lists them.
+ */
+import type { ParameterName, ParameterValues } from './parameters.ts';
+
+/** Parameters that are a number of milliseconds. */
+type Deadline = { [N in ParameterName]: ParameterValues[N] extends number ? N : never }[ParameterName];
+
+export interface Wait {
+  readonly end: 'source' | 'destination';
+  /** MigrationStatus in which it occurs. */
+  readonly phase: string;
+  /** As the end of "waiting for ...". */
+  readonly what: string;
+  /** Parameter with the longest time; without one it is ended by a person, or with the connection. */
+  readonly deadline?: Deadline;
+  /** Once it has passed: what may be the reason, for the message. */
+  readonly hint?: string;
+  /** What happens when the time is over, or who ends it. */
+  readonly after: string;
+}
+
+const GOES_ON = 'the migration fails, the guest goes on at the source';
+const WITH_CONNECTION = 'ended by the connection, whose loss pauses the postcopy';
+
+export const WAITS = {
+  connection: {
+    end: 'source',
+    phase: 'setup',
+    what: 'the destination to take the connection',
+    deadline: 'x-connect-timeout',
+    after: GOES_ON,
+  },
+  answer: {
+    end: 'source',
+    phase: 'setup',
+    what: 'the destination to read the stream',
+    deadline: 'x-setup-timeout',
+    hint: 'does it wait for other channels? multifd, multifd-channels and postcopy-preempt must be the same there',
+    after: GOES_ON,
+  },
+  room: {
+    end: 'source',
+    phase: 'setup to completed',
+    what: 'the destination to take what is sent',
+    deadline: 'x-stall-timeout',
+    hint: 'it is connected, but reads nothing',
+    after: `${GOES_ON}; past the commit point the guest stays stopped, in a postcopy it pauses`,
+  },
+  ready: {
+    end: 'source',
+    phase: 'active',
+    what: "the destination's devices to be ready (switchover-ack)",
+    deadline: 'x-switchover-ack-timeout',
+    after: 'as the parameter says',
+  },
+  person: {
+    end: 'source',
+    phase: 'pre-switchover',
+    what: 'migrate-continue',
+    after: 'ended by migrate-continue or migrate_cancel',
+  },
+  loaded: {
+    end: 'source',
+    phase: 'device',
+    what: 'the destination to load the devices',
+    deadline: 'x-load-timeout',
+    after: GOES_ON,
+  },
+  confirmation: {
+    end: 'source',
+    phase: 'device',
+    what: 'the destination to confirm the guest',
+    deadline: 'x-confirm-timeout',
+    after: 'the migration fails; the guest stays stopped here, as it may run there',
+  },
+  'last bytes': {
+    end: 'source',
+    phase: 'device',
+    what: 'the channels to take the last bytes',
+    deadline: 'x-confirm-timeout',
+    after: 'with the confirmation in hand nothing; without a return path the migration fails',
+  },
+  closing: {
+    end: 'source',
+    phase: 'postcopy-active',
+    what: 'the channels to end',
+    deadline: 'x-closing-timeout',
+    after: 'nothing: the destination has everything',
+  },
+  requests: {
+    end: 'source',
+    phase: 'postcopy-active',
+    what: 'page requests of the destination',
+    after: WITH_CONNECTION,
+  },
+  recovery: {
+    end: 'source',
+    phase: 'postcopy-paused',
+    what: 'migrate with resume',
+    after: 'ended by a person: the guest runs at the destination',
+  },
+  bitmaps: {
+    end: 'source',
+    phase: 'postcopy-recover',
+    what: 'the destination to tell what it has',
+    deadline: 'x-recover-timeout',
+    after: 'the postcopy stays paused',
+  },
+  resume: {
+    end: 'source',
+    phase: 'postcopy-recover',
+    what: 'the destination to go on',
+    deadline: 'x-recover-timeout',
+    after: 'the postcopy stays paused',
+  },
+  source: {
+    end: 'destination',
+    phase: 'setup',
+    what: 'the source to connect',
+    after: 'ended by a source that comes, or by quit',
+  },
+  channels: {
+    end: 'destination',
+    phase: 'setup',
+    what: 'the other channels of the source',
+    deadline: 'x-arrival-timeout',
+    after: 'the migration fails',
+  },
+  preempt: {
+    end: 'destination',
+    phase: 'active, postcopy-recover',
+    what: 'the preempt channel',
+    deadline: 'x-arrival-timeout',
+    after: 'the migration fails; a postcopy pauses',
+  },
+  stream: {
+    end: 'destination',
+    phase: 'active',
+    what: 'more of the stream',
+    deadline: 'x-silence-timeout',
+    after: 'the migration fails; the source hears of it',
+  },
+  description: {
+    end: 'destination',
+    phase: 'active',
+    what: 'the description behind the end of the stream',
+    deadline: 'x-description-timeout',
+    after: 'there is none (suppress-vmdesc), the guest is started',
+  },
+  farewell: {
+    end: 'destination',
+    phase: 'completed, failed',
+    what: 'the source to take the last word and close',
+    deadline: 'x-closing-timeout',
+    after: 'the connection is closed from here',
+  },
+} as const satisfies Readonly<Record<string, Wait>>;
+
+export type WaitName = keyof typeof WAITS;
+
+/** Those with a deadline. */
+export type TimedWait = { [N in WaitName]: (typeof WAITS)[N] extends { deadline: Deadline } ? N : never }[WaitName];
+
+export function waitDeclaration(name: WaitName): Wait {
+  return WAITS[name];
+}

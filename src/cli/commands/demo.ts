@@ -1,5 +1,5 @@
 import { type Command, Option } from 'commander';
-import type { Assignments } from '../../settings/index.ts';
+import type { Assignments, CapabilityName } from '../../settings/index.ts';
 import { VF_PRESETS, type VfPreset } from '../../vfio/index.ts';
 import { isGood, runDemo, type Trip } from '../demo/demo.ts';
 import { vfs, withPreset } from '../device-option.ts';
@@ -65,8 +65,13 @@ function demo(flags: DemoFlags): Promise<void> {
     ...(vf === undefined ? {} : { 'downtime-limit': DOWNTIME_LIMIT_WITH_VFS }),
     ...(channels === 0 ? {} : { 'multifd-channels': channels }),
   });
-  const multifd = channels === 0 ? [] : ([{ capability: 'multifd', state: true }] as const);
-  const settings: Assignments = { capabilities: [...multifd, ...capabilities], parameters };
+  const on: CapabilityName[] = [];
+  if (channels > 0) on.push('multifd');
+  if (vf !== undefined) on.push('return-path', 'switchover-ack');
+  const settings: Assignments = {
+    capabilities: [...on.map((capability) => ({ capability, state: true })), ...capabilities],
+    parameters,
+  };
   return perform(flags, async ({ signal, reporter }) => {
     const trips = await runDemo({
       machine,

@@ -19,7 +19,7 @@ export function timelineFacts({ downtimeMs, parts, devices }: Timeline): object 
       section: device.section,
       stateBytes: device.stateBytes,
       initialBytes: device.initialBytes,
-      readyMs: roundedOr(spanOf(device, 'initial')?.endMs),
+      ackedMs: roundedOr(spanOf(device, 'initial')?.endMs),
       transfer: device.transfer && span(device.transfer),
       spans: device.spans.map(({ kind, bytes, ...times }) => ({ kind, ...span(times), bytes })),
     })),
@@ -32,7 +32,7 @@ export function timelineText(timeline: Timeline): string {
 }
 
 function devicesTable({ devices }: Timeline): string {
-  const head = ['device', 'state', 'initial', 'ready at', 'save', 'transfer', 'load', 'config load'];
+  const head = ['device', 'state', 'initial', 'acked at', 'save', 'transfer', 'load', 'config load'];
   const rows = devices.map((device) => [
     device.name,
     device.stateBytes === undefined ? '-' : formatBytes(device.stateBytes),

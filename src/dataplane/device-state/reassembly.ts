@@ -94,9 +94,9 @@ export class Reassembly {
     if (index < next) return OFFER.DUPLICATE;
     if (index > words[at + DEVICE.LAST]! >>> 0) return OFFER.BEHIND_LAST;
     let below = words[at + DEVICE.TAIL]!;
-    if (isLast && below !== NONE && this.#index(below) > index) return OFFER.NOT_LAST;
-    while (below !== NONE && this.#index(below) > index) below = words[this.#slot(below) + SLOT.BELOW]!;
-    if (below !== NONE && this.#index(below) === index) return OFFER.DUPLICATE;
+    if (isLast && below !== NONE && this.index(below) > index) return OFFER.NOT_LAST;
+    while (below !== NONE && this.index(below) > index) below = words[this.#slot(below) + SLOT.BELOW]!;
+    if (below !== NONE && this.index(below) === index) return OFFER.DUPLICATE;
     if (index === next) words[AT.STARVING]!--;
     else if (!this.#hasRoom(at)) return OFFER.WAIT;
     if (isLast) words[at + DEVICE.LAST] = index;
@@ -117,7 +117,7 @@ export class Reassembly {
     const words = this.#words;
     const at = this.#device(device);
     const head = words[at + DEVICE.HEAD]!;
-    if (head === NONE || this.#index(head) !== words[at + DEVICE.NEXT]! >>> 0) return NONE;
+    if (head === NONE || this.index(head) !== words[at + DEVICE.NEXT]! >>> 0) return NONE;
     return words[this.#slot(head) + SLOT.STATE] === STATE.HERE ? head : NONE;
   }
 
@@ -135,7 +135,7 @@ export class Reassembly {
     assert(words[slotAt + SLOT.STATE] === STATE.LOADING, 'a slot is released by who took it');
     const device = words[slotAt + SLOT.DEVICE]!;
     const at = this.#device(device);
-    const index = this.#index(slot);
+    const index = this.index(slot);
     const above = words[slotAt + SLOT.ABOVE]!;
     words[at + DEVICE.HEAD] = above;
     if (above === NONE) words[at + DEVICE.TAIL] = NONE;
@@ -147,7 +147,7 @@ export class Reassembly {
     words[AT.FREE_TOP] = slot;
     words[AT.FREE]!++;
     if (index === words[at + DEVICE.LAST]! >>> 0) words[AT.DONE]!++;
-    else if (above === NONE || this.#index(above) !== index + 1) words[AT.STARVING]!++;
+    else if (above === NONE || this.index(above) !== index + 1) words[AT.STARVING]!++;
     return this.ready(device) !== NONE;
   }
 
@@ -165,7 +165,7 @@ export class Reassembly {
 
   isLast(slot: number): boolean {
     const at = this.#device(this.#words[this.#slot(slot) + SLOT.DEVICE]!);
-    return this.#index(slot) === this.#words[at + DEVICE.LAST]! >>> 0;
+    return this.index(slot) === this.#words[at + DEVICE.LAST]! >>> 0;
   }
 
   /** Buffers of the device that have slots. */
@@ -217,7 +217,8 @@ export class Reassembly {
     return slot;
   }
 
-  #index(slot: number): number {
+  /** Of the buffer in the slot. */
+  index(slot: number): number {
     return this.#words[this.#slot(slot) + SLOT.INDEX]! >>> 0;
   }
 

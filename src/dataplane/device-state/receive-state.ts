@@ -63,7 +63,7 @@ function bringOn({ queue, loaders }: StateReceiver, device: number, channel: num
     } catch (thrown) {
       const reason = thrown instanceof Error ? thrown.message : String(thrown);
       const { idstr, instance } = queue.shared.devices[device]!;
-      const index = queue.lane(device).next;
+      const index = queue.next(device);
       throw new StateRefusal({ code: 'DATAPLANE_STATE_LOAD', idstr, instance, index, reason }, thrown);
     }
     queue.release(slot);

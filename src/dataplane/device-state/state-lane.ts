@@ -37,17 +37,15 @@ export class StateLane {
   async next(): Promise<StateBuffer> {
     const queue = this.#queue;
     const device = this.#device;
+    let slot = -1;
     await this.#group.wait(() => {
       queue.want(device);
-      const { ready, readyIsLast } = queue.lane(device);
-      if (ready >= 0 && (readyIsLast || !this.#loadsInThreads)) return true;
-      this.#expectMore();
-      return false;
+      slot = this.#loadsInThreads ? queue.takeConfig(device) : queue.take(device);
+      if (slot < 0) this.#expectMore();
+      return slot >= 0;
     });
-    const { next: index, readyIsLast: isConfig } = queue.lane(device);
-    const slot = queue.take(device);
-    const arrivedMs = queue.arrivedMs(slot);
-    return { bytes: queue.bytes(slot), index, isConfig, arrivedMs, release: () => void queue.release(slot) };
+    const { index, isLast, arrivedMs } = queue.taken(slot);
+    return { bytes: queue.bytes(slot), index, isConfig: isLast, arrivedMs, release: () => void queue.release(slot) };
   }
 
   /** Fails the channels if the device will never get another buffer. */
@@ -57,7 +55,7 @@ export class StateLane {
     const living = threads.filter(({ channel }) => !this.#group.hasEnded(channel));
     if (living.length === 0) {
       const { idstr, instance } = devices[this.#device]!;
-      const index = this.#queue.lane(this.#device).next;
+      const index = this.#queue.next(this.#device);
       const message = `device ${idstr} ${instance}: all channels have ended, and buffer ${index} of its state has not come`;
       this.#group.fail(dataplaneError({ code: 'DATAPLANE_STATE_MISSING', idstr, instance, index }, message));
     } else if (living.every(({ channel }) => this.#queue.isHopeless(channel))) {

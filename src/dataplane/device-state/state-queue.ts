@@ -129,6 +129,22 @@ export class StateQueue {
     }
   }
 
+  /** As `take`, but only the device's last buffer, its configuration. */
+  takeConfig(device: number): number {
+    this.#lock();
+    try {
+      const slot = this.#state.ready(device);
+      return slot >= 0 && this.#state.isLast(slot) ? this.#state.take(device) : -1;
+    } finally {
+      this.#unlock();
+    }
+  }
+
+  /** What the slot holds that the caller has taken. */
+  taken(slot: number): { readonly index: number; readonly isLast: boolean; readonly arrivedMs: number } {
+    return { index: this.#state.index(slot), isLast: this.#state.isLast(slot), arrivedMs: this.#arrivals[slot]! };
+  }
+
   /** As `take`, but the device's last buffer, its configuration, is left for main. */
   takeState(device: number): number {
     this.#lock();
@@ -151,18 +167,11 @@ export class StateQueue {
     }
   }
 
-  /** How the device stands. `ready`: slot that `take` would give, -1: none; `readyIsLast`: it holds the configuration. */
-  lane(device: number): {
-    readonly ready: number;
-    readonly readyIsLast: boolean;
-    readonly isDone: boolean;
-    readonly next: number;
-  } {
+  /** Index of the buffer that the device needs next. */
+  next(device: number): number {
     this.#lock();
     try {
-      const ready = this.#state.ready(device);
-      const readyIsLast = ready >= 0 && this.#state.isLast(ready);
-      return { ready, readyIsLast, isDone: this.#state.isDone(device), next: this.#state.next(device) };
+      return this.#state.next(device);
     } finally {
       this.#unlock();
     }
@@ -170,6 +179,7 @@ export class StateQueue {
 
   /** Whether that channel sleeps and no device has work: only what other channels bring can wake it. */
   isHopeless(channel: number): boolean {
+    if (Atomics.load(this.#words, AT.PER_CHANNEL + channel) === 0) return false;
     this.#lock();
     try {
       const seen = Atomics.load(this.#words, AT.PER_CHANNEL + channel);
@@ -197,10 +207,6 @@ export class StateQueue {
   /** What has arrived in the slot. */
   bytes(slot: number): Buffer {
     return this.#slots[slot]!.subarray(0, this.#lengths[slot]!);
-  }
-
-  arrivedMs(slot: number): number {
-    return this.#arrivals[slot]!;
   }
 
   /** Main wants to hear of the device's next buffer. To be set before it looks once more. */

@@ -1,5 +1,5 @@
 /** A loading session: takes the stream cut in any way and puts it into the state. Nothing in it is trusted. */
-import { bitmapWords, countBits, setBit } from '../../base/index.ts';
+import { bitmapWords, countBits, setRange } from '../../base/index.ts';
 import { VF_PAGE_BYTES } from './options.ts';
 import {
   HEADER_BYTES,
@@ -137,7 +137,7 @@ export class Loader {
     if (count === 0 || first + count > this.#state.pageCount) {
       throw new BadStream(`pages ${first} to ${first + count}, of ${this.#state.pageCount}`);
     }
-    for (let page = first; page < first + count; page++) setBit(this.#received, page);
+    setRange(this.#received, first, count);
     this.#at = first * VF_PAGE_BYTES;
     this.#end = this.#at + count * VF_PAGE_BYTES;
     this.#part = 'pages';

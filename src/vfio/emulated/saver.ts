@@ -2,7 +2,7 @@
  * A saving session: gives the stream in pieces of any size. Pages go out as they are when they are copied; one that changes while
  * it is half out has its bit set again and goes once more.
  */
-import { clearBit, countBits, fillBitmap, nextClearBit, nextSetBit, popcount32, setBit } from '../../base/index.ts';
+import { clearRange, countBits, fillBitmap, nextClearBit, nextSetBit, popcount32, setBit } from '../../base/index.ts';
 import { VF_PAGE_BYTES } from './options.ts';
 import {
   encodeRecord,
@@ -15,7 +15,7 @@ import {
 import type { VfState } from './vf-state.ts';
 
 /** Pages in one record. */
-const RUN_PAGES_MAX = 64;
+const RUN_PAGES_MAX = 256;
 const NOTHING = Buffer.alloc(0);
 
 export class Saver {
@@ -141,7 +141,7 @@ export class Saver {
   }
 
   #pages(first: number, count: number): void {
-    for (let page = first; page < first + count; page++) clearBit(this.#state.changed, page);
+    clearRange(this.#state.changed, first, count);
     this.#head = encodeRecord(RECORD.PAGES, first, count);
     this.#at = first * VF_PAGE_BYTES;
     this.#end = this.#at + count * VF_PAGE_BYTES;

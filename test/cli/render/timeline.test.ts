@@ -63,6 +63,6 @@ test('programs get ms to the microsecond, and nothing where nothing is known', (
   const { devices, downtimeMs } = JSON.parse(JSON.stringify(timelineFacts(TIMELINE)));
   assert.equal(downtimeMs, 128);
   assert.deepEqual(devices[0].spans[0], { kind: 'initial', startMs: -50, endMs: -20, bytes: 0 });
-  assert.equal(devices[0].readyMs, -20);
+  assert.equal(devices[0].ackedMs, -20);
   assert.deepEqual(devices[1], { name: 'vf10', section: '0000:00:05.0/vfio', spans: [] });
 });

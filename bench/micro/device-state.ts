@@ -9,8 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { nowMs } from '../../src/base/index.ts';
 import { ReceiveChannels, SendChannels, type StateLane } from '../../src/dataplane/index.ts';
 import type { MemoryRam } from '../../src/machine/index.ts';
-import { MULTIFD_INITIAL_BYTES } from '../../src/wire/index.ts';
-import { receiveAll, tcpPair } from '../../test/native/sockets.ts';
+import { tcpPair } from '../../test/native/sockets.ts';
 import { type PacedDevice, pacedDevice, take } from './paced-loader.ts';
 
 const MIB = 1024 * 1024;
@@ -41,16 +40,14 @@ async function once(devices: number, channels: number, loads: Loads): Promise<nu
   const common = { ram: RAM, compression: 'none', failed } as const;
   const sending = await SendChannels.start({
     ...common,
-    fds: pairs.map(([fd]) => fd),
-    uuid: undefined,
+    lines: pairs.map(([fd]) => ({ fd })),
     level: 1,
     findZeroPages: true,
     state: { devices: addresses, buffers: 4 * devices + BUFFERS_PER_DEVICE },
   });
-  for (const [, fd] of pairs) receiveAll(fd, MULTIFD_INITIAL_BYTES);
   const receiving = await ReceiveChannels.start({
     ...common,
-    fds: pairs.map(([, fd]) => fd),
+    lines: pairs.map(([, fd]) => ({ fd })),
     state: {
       devices: addresses.map((address, i) =>
         loads === 'load threads' ? address : { ...address, loader: { module: LOADER, data: paced[i] } },

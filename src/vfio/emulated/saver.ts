@@ -2,7 +2,7 @@
  * A saving session: gives the stream in pieces of any size. Pages go out as they are when they are copied; one that changes while
  * it is half out has its bit set again and goes once more.
  */
-import { clearRange, countBits, fillBitmap, nextClearBit, nextSetBit, popcount32, setBit } from '../../base/index.ts';
+import { clearRange, countBits, fillBitmap, nextClearBit, nextSetBit, popcount32, setRange } from '../../base/index.ts';
 import { VF_PAGE_BYTES } from './options.ts';
 import {
   encodeRecord,
@@ -48,7 +48,7 @@ export class Saver {
 
   /** Its initial part is new: all of it comes once more, before what else has changed. Only while the device runs. */
   renew(): void {
-    for (let page = 0; page < this.#initialPages; page++) setBit(this.#state.changed, page);
+    setRange(this.#state.changed, 0, this.#initialPages);
     this.#initialPage = 0;
     this.#initial = true;
     this.#renewed = true;

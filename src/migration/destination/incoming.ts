@@ -195,7 +195,7 @@ export class IncomingMigration {
     return await this.#confirm(this.#stream!);
   }
 
-  /** The machine takes over what has come; from then on it is never discarded. */
+  /** The machine takes over what has come, and goes on. From then on it is never discarded; if it does not start, it is. */
   async #adopt(): Promise<void> {
     await this.#machine.commit();
     this.#committed = true;

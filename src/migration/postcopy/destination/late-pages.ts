@@ -38,8 +38,10 @@ export class LatePages {
     const { machine, blocks, advised, blocktime, say } = parts;
     const { targetPageSize } = machine;
     this.#parts = parts;
-    if (machine.missingRam === undefined)
-      throw unsupported('postcopy into a machine with VFIO devices, which write to memory that is not there yet,');
+    if (machine.missingRam === undefined) {
+      const devices = (machine.besideDevices ?? []).map(({ idstr }) => idstr).join(', ');
+      throw unsupported(`postcopy into a machine with ${devices}, which would write to memory that is not there yet,`);
+    }
     this.#missing = machine.missingRam();
     const { pageSizes, vcpuCount } = this.#missing;
     checkPages(advised, pageSizes, targetPageSize);

@@ -12,9 +12,13 @@ import { QmpClient } from '../../src/qemu/index.ts';
 const MAIN = join(import.meta.dirname, '../../src/cli/main.js');
 const DEADLINE_MS = 60_000;
 
-/** Where the processes under test put what is temporary: gone with this process, even if they were killed. */
+/** Where the processes under test put what is temporary: gone with this process, as they are themselves. */
 export const TEMPORARY = mkdtempSync(join(tmpdir(), 'vmferry-test-'));
-process.on('exit', () => rmSync(TEMPORARY, { recursive: true, force: true }));
+const running = new Set<ChildProcess>();
+process.on('exit', () => {
+  for (const child of running) child.kill('SIGKILL');
+  rmSync(TEMPORARY, { recursive: true, force: true });
+});
 
 /** Whoever ends what was started: a test's context, or something like it. */
 export interface Owner {
@@ -42,6 +46,7 @@ export class Spawned {
       env: { ...process.env, TMPDIR: TEMPORARY },
     });
     this.#child = child;
+    running.add(child);
     child.stderr?.on('data', (bytes: Buffer) => {
       this.stderr += bytes.toString();
     });
@@ -53,6 +58,7 @@ export class Spawned {
     this.exited = new Promise((resolve) => {
       child.once('close', (code, signal) => {
         this.#over = true;
+        running.delete(child);
         for (const look of this.#waiting) look();
         resolve(code ?? signal ?? -1);
       });

@@ -19,10 +19,10 @@ import {
 import type { Result } from './model.ts';
 
 const MACHINE = 'workload-11.1';
-const GUEST = ['--ram', '32M', '--vcpus', '2', '--dirty-rate', '20M', '--machine', MACHINE];
-const VF = 'state-size=2M,initial-size=1M,working-set=512K,state-rate=4M,dma-size=1M,dma-rate=4M';
-/** Less than guest and devices dirty, bytes a second. */
-const NARROW = 8_000_000;
+const GUEST = ['--ram', '16M', '--vcpus', '2', '--dirty-rate', '30M', '--machine', MACHINE];
+const VF = 'state-size=2M,initial-size=1M,working-set=512K,state-rate=1M,dma-size=1M,dma-rate=1M';
+/** Less than the guest dirties, and enough for some rounds in a few seconds; bytes a second. */
+const NARROW = 16_000_000;
 const ROUNDS = 3;
 const ROUNDS_MS = 60_000;
 const MIGRATE_MS = 120_000;

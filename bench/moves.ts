@@ -9,7 +9,12 @@ import { migrated, type RandomRam, startQemu, VmferryProcess } from './processes
 export interface MoveSettings {
   readonly capabilities?: readonly string[];
   readonly parameters?: Readonly<Record<string, number | string>>;
+  /** What object-add is given on each side. */
+  readonly objects?: { readonly source: ObjectArguments; readonly destination: ObjectArguments };
 }
+
+type Side = 'source' | 'destination';
+type ObjectArguments = { readonly 'qom-type': string; readonly id: string } & Readonly<Record<string, string>>;
 
 export interface Bench {
   readonly peer: QemuPeer;
@@ -18,14 +23,14 @@ export interface Bench {
   path(name: string): string;
 }
 
-interface Side {
+interface Process {
   readonly pid: number;
 }
 
 /** CPU and memory of the processes while `move` runs; `extraOf`: the process whose memory above the guest's counts. */
 export async function measured(
-  sides: readonly Side[],
-  extraOf: { readonly side: Side; readonly guestBytes: number } | undefined,
+  sides: readonly Process[],
+  extraOf: { readonly side: Process; readonly guestBytes: number } | undefined,
   move: () => Promise<{ bytes: number; ms: number }>,
 ): Promise<Sample> {
   const before = sides.map(({ pid }) => cpuSeconds(pid));
@@ -38,7 +43,7 @@ export async function measured(
 export async function qemuToQemu({ peer, ram }: Bench, settings: MoveSettings): Promise<Sample> {
   const [from, to] = await Promise.all([startQemu(peer, ram, 'source'), startQemu(peer, ram, 'destination')]);
   try {
-    await configure(to.qmp, settings);
+    await configure(to.qmp, settings, 'destination');
     const uri = await listening(to.qmp);
     return await measured([from, to], undefined, () => leaveQemu(from, uri, settings));
   } finally {
@@ -50,9 +55,17 @@ export async function qemuToQemu({ peer, ram }: Bench, settings: MoveSettings): 
 export async function vmferryToVmferry({ ram, path }: Bench, settings: MoveSettings): Promise<Sample> {
   const machine = ['--ram', `${ram.bytes / 1048576}M`, '--vcpus', '1', '--pattern', 'idle', '--fill', '1'];
   const [a, b] = [path('a.sock'), path('b.sock')];
-  const from = new VmferryProcess(['run', '--qmp', a, '--set', 'max-bandwidth=0', ...setOptions(settings), ...machine]);
+  const from = new VmferryProcess([
+    'run',
+    '--qmp',
+    a,
+    '--set',
+    'max-bandwidth=0',
+    ...options(settings, 'source'),
+    ...machine,
+  ]);
   const to = new VmferryProcess([
-    ...['run', '--qmp', b, '--incoming', 'defer', '--prealloc', ...setOptions(settings), ...machine],
+    ...['run', '--qmp', b, '--incoming', 'defer', '--prealloc', ...options(settings, 'destination'), ...machine],
   ]);
   try {
     await Promise.all([from.line('ready'), to.line('ready')]);
@@ -74,7 +87,7 @@ export async function vmferryToVmferry({ ram, path }: Bench, settings: MoveSetti
 export async function qemuToCheckpoint(bench: Bench, settings: MoveSettings, keep?: string): Promise<Sample> {
   const file = keep ?? bench.path('checkpoint');
   const from = await startQemu(bench.peer, bench.ram, 'source');
-  const to = new VmferryProcess(['receive', 'tcp:127.0.0.1:0', '--to', file, ...setOptions(settings)]);
+  const to = new VmferryProcess(['receive', 'tcp:127.0.0.1:0', '--to', file, ...options(settings, 'destination')]);
   try {
     const { uri } = await to.line('listening');
     const usage = watch(to.pid);
@@ -92,10 +105,10 @@ export async function qemuToCheckpoint(bench: Bench, settings: MoveSettings, kee
 export async function checkpointToQemu({ peer, ram }: Bench, file: string, settings: MoveSettings): Promise<Sample> {
   const to = await startQemu(peer, ram, 'destination');
   try {
-    await configure(to.qmp, settings);
+    await configure(to.qmp, settings, 'destination');
     const uri = await listening(to.qmp);
     const before = cpuSeconds(to.pid);
-    const from = new VmferryProcess(['send', file, uri, ...setOptions(settings)]);
+    const from = new VmferryProcess(['send', file, uri, ...options(settings, 'source')]);
     const usage = watch(from.pid);
     const result = (await from.line('result')) as { ram?: { transferred: number }; totalTimeMs: number };
     const { cpu, peak } = usage();
@@ -124,21 +137,29 @@ export async function qemuToFile({ peer, ram, path }: Bench, settings: MoveSetti
 
 async function leaveQemu(qemu: QemuProcess, uri: string, settings: MoveSettings, returnPath = true) {
   await qemu.qmp.execute('migrate-set-parameters', { 'max-bandwidth': 0 });
-  await configure(qemu.qmp, settings);
-  if (returnPath) await configure(qemu.qmp, { capabilities: ['return-path'] });
+  await configure(qemu.qmp, settings, 'source');
+  if (returnPath) await configure(qemu.qmp, { capabilities: ['return-path'] }, 'source');
   await qemu.qmp.execute('migrate', { uri });
   return await migrated(qemu.qmp);
 }
 
-async function configure(qmp: QmpClient, { capabilities = [], parameters = {} }: MoveSettings): Promise<void> {
+async function configure(
+  qmp: QmpClient,
+  { capabilities = [], parameters = {}, objects }: MoveSettings,
+  side: Side,
+): Promise<void> {
+  if (objects !== undefined) await qmp.execute('object-add', objects[side]);
   const on = capabilities.map((capability) => ({ capability, state: true }));
   if (on.length > 0) await qmp.executeAny('migrate-set-capabilities', { capabilities: on });
   if (Object.keys(parameters).length > 0) await qmp.executeAny('migrate-set-parameters', { ...parameters });
 }
 
-function setOptions({ capabilities = [], parameters = {} }: MoveSettings): string[] {
+function options({ capabilities = [], parameters = {}, objects }: MoveSettings, side: Side): string[] {
   const all = [...capabilities.map((name) => `${name}=on`), ...Object.entries(parameters).map((one) => one.join('='))];
-  return all.flatMap((assignment) => ['--set', assignment]);
+  const { 'qom-type': kind = '', ...properties } = objects?.[side] ?? {};
+  const declared = [kind, ...Object.entries(properties).map((one) => one.join('='))].join(',');
+  const set = all.flatMap((assignment) => ['--set', assignment]);
+  return objects === undefined ? set : ['--object', declared, ...set];
 }
 
 async function listening(qmp: QmpClient): Promise<string> {

@@ -10,6 +10,7 @@ import {
 import type { SettingsView } from '../../src/settings/index.ts';
 import { type Address, connect, type Listener, listen } from '../../src/transport/index.ts';
 import type { Move } from './move.ts';
+import type { TlsPair } from './tls-folders.ts';
 
 export interface MoveOverOptions {
   readonly source: SourceMachine;
@@ -20,19 +21,22 @@ export interface MoveOverOptions {
   readonly address?: Address;
   /** Where the source connects to, given where the destination listens; default there. */
   readonly via?: (listening: Address) => Promise<Address>;
+  /** In TLS on these terms; the address is 127.0.0.1 then. */
+  readonly tls?: TlsPair;
   readonly outgoing?: OutgoingObserver;
   readonly incoming?: IncomingObserver;
 }
 
 export async function moveOver(options: MoveOverOptions): Promise<Move & { readonly listener: Listener }> {
-  const { source, destination, settings } = options;
-  const listener = await listen(options.address ?? { kind: 'tcp', host: '127.0.0.1', port: 0 });
+  const { source, destination, settings, tls } = options;
+  const listener = await listen(options.address ?? { kind: 'tcp', host: '127.0.0.1', port: 0 }, { tls: tls?.server });
   const target = (await options.via?.(listener.address)) ?? listener.address;
   const outgoing = new OutgoingMigration({
     machine: source,
     settings,
-    connect: (signal) => connect(target, { signal }),
-    dial: dialer(target),
+    connect: (signal) => connect(target, { signal, tls: tls?.client }),
+    dial: dialer(target, tls?.client),
+    secured: tls !== undefined,
     returnPath: () => true,
     ...(options.outgoing === undefined ? {} : { observer: options.outgoing }),
   });

@@ -14,6 +14,7 @@ import type { Settings } from '../../src/settings/index.ts';
 import { type Address, listen } from '../../src/transport/index.ts';
 import { type CutPlan, type CutProxy, cutProxy } from './cut-proxy.ts';
 import { testSettings } from './move.ts';
+import type { TlsPair } from './tls-folders.ts';
 
 export const LOOPBACK: Address = { kind: 'tcp', host: '127.0.0.1', port: 0 };
 
@@ -45,6 +46,7 @@ export interface PostcopyMoveOptions {
   readonly bandwidth?: number;
   readonly change?: (settings: Settings) => void;
   readonly cut?: CutPlan;
+  readonly tls?: TlsPair;
 }
 
 export class PostcopyMove {
@@ -53,6 +55,7 @@ export class PostcopyMove {
   readonly there = new States();
   readonly here = new States();
   proxy: CutProxy;
+  readonly #tls: TlsPair | undefined;
   #end: () => void = () => {};
   readonly #over = new Promise<void>((resolve) => {
     this.#end = resolve;
@@ -69,10 +72,12 @@ export class PostcopyMove {
       options.change?.(settings);
     });
     this.proxy = proxy;
+    this.#tls = options.tls;
     this.outgoing = new OutgoingMigration({
       machine: options.source,
       settings,
-      ...routeTo(proxy.address),
+      ...routeTo(proxy.address, options.tls?.client),
+      secured: options.tls !== undefined,
       returnPath: () => true,
       observer: { status: this.here.note },
     });
@@ -86,7 +91,7 @@ export class PostcopyMove {
   }
 
   static async between(options: PostcopyMoveOptions): Promise<PostcopyMove> {
-    const listener = await listen(LOOPBACK);
+    const listener = await listen(LOOPBACK, { tls: options.tls?.server });
     return new PostcopyMove(options, await cutProxy(tcp(listener.address), options.cut), listener);
   }
 
@@ -130,11 +135,11 @@ export class PostcopyMove {
   /** Both are paused: another connection, through a proxy of its own. */
   async reconnect(cut?: CutPlan): Promise<void> {
     const before = this.proxy;
-    const listener = await listen(LOOPBACK);
+    const listener = await listen(LOOPBACK, { tls: this.#tls?.server });
     this.incoming.postcopy.recover(listener);
     this.proxy = await cutProxy(tcp(listener.address), cut);
     await before.close();
-    this.outgoing.postcopy.resume(routeTo(this.proxy.address));
+    this.outgoing.postcopy.resume(routeTo(this.proxy.address, this.#tls?.client));
   }
 }
 

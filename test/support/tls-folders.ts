@@ -3,10 +3,16 @@ import { randomBytes } from 'node:crypto';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { CREDENTIALS_DEFAULTS, TlsCredentials, type TlsTerms } from '../../src/transport/index.ts';
 import { type CertificateOptions, type Identity, identity, keyPem, revocations } from './certificates.ts';
 
 export const HOST = 'vm.example';
 export const CLIENT_NAME = 'vmferry client';
+
+export interface TlsPair {
+  readonly client: TlsTerms;
+  readonly server: TlsTerms;
+}
 
 export interface X509Folder {
   readonly authority: Identity;
@@ -53,6 +59,15 @@ export class TlsFolders {
   /** `other`: another key for the same user. */
   psk(name: string, other = false): string {
     return this.text(name, 'keys.psk', `qemu:${other ? randomBytes(32).toString('hex') : this.#key}\n`);
+  }
+
+  /** Terms on which both come together. */
+  pair(kind: 'x509' | 'psk'): TlsPair {
+    const dir = kind === 'psk' ? this.psk('pair-psk') : this.x509('pair-x509');
+    const side = (endpoint: 'client' | 'server') => ({
+      credentials: new TlsCredentials({ kind, endpoint, dir, ...CREDENTIALS_DEFAULTS }),
+    });
+    return { client: side('client'), server: side('server') };
   }
 
   /** A folder with one file. */

@@ -3,39 +3,17 @@ import { constants, mkdtempSync, openSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after } from 'node:test';
-import {
-  type Address,
-  type Channel,
-  CREDENTIALS_DEFAULTS,
-  connect,
-  listen,
-  parseAddress,
-  TlsCredentials,
-  type TlsTerms,
-} from '../../src/transport/index.ts';
+import { type Address, type Channel, connect, listen, parseAddress } from '../../src/transport/index.ts';
 import { type ChannelLink, channelContract } from '../contract/channel.ts';
 import { cutProxy } from '../support/cut-proxy.ts';
 import { memoryPair } from '../support/memory-channel.ts';
-import { TlsFolders } from '../support/tls-folders.ts';
+import { TlsFolders, type TlsPair } from '../support/tls-folders.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'vmferry-channel-'));
 after(() => rmSync(folder, { recursive: true }));
 
 const folders = new TlsFolders();
 after(() => folders.close());
-
-interface TlsPair {
-  readonly client: TlsTerms;
-  readonly server: TlsTerms;
-}
-
-function tlsPair(kind: 'x509' | 'psk'): TlsPair {
-  const dir = kind === 'psk' ? folders.psk('psk') : folders.x509('x509');
-  const side = (endpoint: 'client' | 'server') => ({
-    credentials: new TlsCredentials({ kind, endpoint, dir, ...CREDENTIALS_DEFAULTS }),
-  });
-  return { client: side('client'), server: side('server') };
-}
 
 let names = 0;
 const freshPath = (what: string) => join(folder, `${what}-${names++}`);
@@ -88,14 +66,14 @@ channelContract('tcp through a proxy', { duplex: true, live: true, bufferedBytes
 );
 
 for (const kind of ['x509', 'psk'] as const) {
-  const pair = tlsPair(kind);
+  const pair = folders.pair(kind);
   channelContract(`tls ${kind}`, { duplex: true, live: true }, () =>
     socketLink({ kind: 'tcp', host: '127.0.0.1', port: 0 }, pair),
   );
 }
 
 channelContract('tls through a proxy', { duplex: true, live: true, bufferedBytesMax: 40 * 1024 * 1024 }, () =>
-  proxiedLink(tlsPair('psk')),
+  proxiedLink(folders.pair('psk')),
 );
 
 channelContract('memory', { duplex: true, live: true }, async () => {

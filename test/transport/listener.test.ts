@@ -6,7 +6,7 @@ import { connect as netConnect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { after } from 'node:test';
-import { type Address, type Channel, connect, listen, parseAddress } from '../../src/transport/index.ts';
+import { type Address, type Channel, connect, isExposed, listen, parseAddress } from '../../src/transport/index.ts';
 import { hasCode } from '../contract/channel.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'vmferry-listener-'));
@@ -146,3 +146,22 @@ async function text(channel: Channel): Promise<string> {
   const chunk = await channel.read();
   return chunk === null ? '' : chunk.bytes.toString('latin1', chunk.start, chunk.end);
 }
+
+const EXPOSED: readonly [uri: string, exposed: boolean][] = [
+  ['tcp::4444', true],
+  ['tcp:0.0.0.0:4444', true],
+  ['tcp:[::]:4444', true],
+  ['tcp:192.0.2.1:4444', true],
+  ['tcp:127.evil.example:4444', true],
+  ['tcp:127.0.0.1:4444', false],
+  ['tcp:127.1.2.3:4444', false],
+  ['tcp:localhost:4444', false],
+  ['tcp:[::1]:4444', false],
+  ['unix:/run/vm.sock', false],
+  ['fd:3', false],
+];
+
+for (const [uri, exposed] of EXPOSED)
+  test(`${uri}: ${exposed ? 'open to other machines' : 'for this machine only'}`, () => {
+    assert.equal(isExposed(parseAddress(uri)), exposed);
+  });

@@ -1,6 +1,6 @@
 /** A checkpoint is filled by the postcopy of a real QEMU: both dialects of preempt, and connections that break. A QEMU runs it afterwards. */
 import assert from 'node:assert/strict';
-import test from 'node:test';
+import test, { after } from 'node:test';
 import { explain } from '../../../src/base/index.ts';
 import { CheckpointReader, CheckpointWriter } from '../../../src/machine/index.ts';
 import { IncomingMigration, OutgoingMigration, routeTo } from '../../../src/migration/index.ts';
@@ -11,27 +11,35 @@ import { testSettings } from '../../support/move.ts';
 import { peerOrSkip } from '../../support/peers.ts';
 import { LOOPBACK, passedOver, States, tcp } from '../../support/postcopy-move.ts';
 import { capabilities, listening, QemuLab } from '../../support/qemu-lab.ts';
+import { TlsFolders } from '../../support/tls-folders.ts';
 
 const MIB = 1024 * 1024;
+
+const folders = new TlsFolders();
+after(() => folders.close());
+
 /** Bytes over one connection, well below what there is to send. */
 const CUT_AFTER = 256 * 1024;
 
 for (const version of REQUIRED_PEERS) {
   const { peer, skip } = await peerOrSkip(version);
-  for (const [machineVersion, preempt, cuts] of [
+  for (const [machineVersion, preempt, cuts, tls] of [
     ['7.2', true, 2],
     [version, true, 2],
     [version, false, 1],
+    [version, true, 0, 'tls'],
   ] as const) {
     const machine = `pc-i440fx-${machineVersion}`;
-    const name = `QEMU ${version}, ${machine}${preempt ? ', preempt' : ''}: ${cuts} connections that break on the way`;
+    const how = `${machine}${preempt ? ', preempt' : ''}${tls === undefined ? '' : ', TLS'}`;
+    const name = `QEMU ${version}, ${how}: ${cuts} connections that break on the way`;
     test(name, { skip }, async (t) => {
       assert(peer !== undefined);
       const lab = await QemuLab.open(t, { pageCount: 8192 });
       const a = await lab.start(peer, { machine });
       const file = lab.path('vm.ckpt');
       const states = new States();
-      let listener = await listen(LOOPBACK);
+      const server = tls && folders.pair('psk').server;
+      let listener = await listen(LOOPBACK, { tls: server });
       let proxy = await cutProxy(tcp(listener.address));
       t.after(() => proxy.close());
       const incoming = new IncomingMigration({
@@ -54,6 +62,11 @@ for (const version of REQUIRED_PEERS) {
         'max-bandwidth': 1 * MIB,
         'max-postcopy-bandwidth': 10 * MIB,
       });
+      if (tls !== undefined) {
+        const dir = folders.psk('pair-psk');
+        await a.qmp.execute('object-add', { 'qom-type': 'tls-creds-psk', id: 'tls0', endpoint: 'client', dir });
+        await a.qmp.execute('migrate-set-parameters', { 'tls-creds': 'tls0' });
+      }
       await a.qmp.execute('migrate', { uri: formatAddress(proxy.address) });
       await a.qmp.waitForMigration(['active']);
       const active = states.next('postcopy-active');
@@ -67,7 +80,7 @@ for (const version of REQUIRED_PEERS) {
         proxy.sever('reset');
         await Promise.all([paused, theirs]);
         await proxy.close();
-        listener = await listen(LOOPBACK);
+        listener = await listen(LOOPBACK, { tls: server });
         proxy = await cutProxy(tcp(listener.address));
         const again = states.next('postcopy-active');
         incoming.postcopy.recover(listener);

@@ -61,8 +61,8 @@ function extensions({ authority = false, purposes = [], hosts = [], ips = [] }: 
   ];
   return [
     extension('2.5.29.19', true, authority ? sequence(tagged(0x01, Buffer.of(0xff))) : sequence()),
-    // keyCertSign and cRLSign, or digitalSignature.
-    extension('2.5.29.15', true, tagged(0x03, authority ? Buffer.of(1, 0x06) : Buffer.of(7, 0x80))),
+    // keyCertSign and cRLSign, or digitalSignature and keyEncipherment, which QEMU 10.0 wants.
+    extension('2.5.29.15', true, tagged(0x03, authority ? Buffer.of(1, 0x06) : Buffer.of(5, 0xa0))),
     ...(purposes.length === 0 ? [] : [extension('2.5.29.37', false, sequence(...purposes.map((one) => PURPOSE[one])))]),
     ...(names.length === 0 ? [] : [extension('2.5.29.17', false, sequence(...names))]),
   ];

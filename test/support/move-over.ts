@@ -35,7 +35,7 @@ export async function moveOver(options: MoveOverOptions): Promise<Move & { reado
     machine: source,
     settings,
     connect: (signal) => connect(target, { signal, tls: tls?.client }),
-    dial: dialer(target, tls?.client),
+    dial: dialer(target, { tls: tls?.client }),
     secured: tls !== undefined,
     returnPath: () => true,
     ...(options.outgoing === undefined ? {} : { observer: options.outgoing }),

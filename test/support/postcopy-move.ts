@@ -76,7 +76,7 @@ export class PostcopyMove {
     this.outgoing = new OutgoingMigration({
       machine: options.source,
       settings,
-      ...routeTo(proxy.address, options.tls?.client),
+      ...routeTo(proxy.address, { tls: options.tls?.client }),
       secured: options.tls !== undefined,
       returnPath: () => true,
       observer: { status: this.here.note },
@@ -139,7 +139,7 @@ export class PostcopyMove {
     this.incoming.postcopy.recover(listener);
     this.proxy = await cutProxy(tcp(listener.address), cut);
     await before.close();
-    this.outgoing.postcopy.resume(routeTo(this.proxy.address, this.#tls?.client));
+    this.outgoing.postcopy.resume(routeTo(this.proxy.address, { tls: this.#tls?.client }));
   }
 }
 

@@ -95,6 +95,18 @@ test('a machine with devices does not become a postcopy, and says which device i
   assert.equal((await ask<{ status: string }>(a, 'query-status')).status, 'running');
 });
 
+test('a VF that does not open ends the process before it is ready, and is named', async (t) => {
+  const folder = await temporaryFolder(t);
+  const fault = ['--vf-fault', 'vf1 open:fail,errno=ENODEV'];
+  const run = new Spawned(t, ['run', '--json', '--qmp', join(folder, 'qmp'), ...SMALL, '--vf', `2,${TINY}`, ...fault]);
+  const { error } = await run.result(1);
+  assert.match((error as { message: string }).message, /vf1: open: the device refused \(ENODEV\)/);
+  assert.deepEqual(
+    run.lines.map(({ type }) => type),
+    ['result'],
+  );
+});
+
 const REFUSED: readonly [args: readonly string[], says: RegExp][] = [
   [['--vf', 'two'], /A number of VFs is wanted, not 'two'/],
   [['--vf', '125'], /slots for 124 devices/],

@@ -70,7 +70,7 @@ export class CheckpointHost implements Host {
     if (this.#migration instanceof OutgoingMigration) {
       throw this.#refused('there is no incoming postcopy that could be recovered');
     }
-    const listener = await listen(parseAddress(uri));
+    const listener = await listen(parseAddress(uri), { tls: this.objects.tls(this.settings, 'server') });
     try {
       this.#migration.postcopy.recover(listener);
     } catch (error) {

@@ -3,9 +3,10 @@ import { writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { promisify } from 'node:util';
-import type { QemuProcess, QmpClient } from '../../src/qemu/index.ts';
+import { type QemuProcess, QmpClient } from '../../src/qemu/index.ts';
 import { CLI_SOCKET_FD } from '../support/vmferry-cli.ts';
 import type { ObjectArguments, Scenario, Transport } from './model.ts';
+import { guestTakesOver } from './recovery.ts';
 import type { Stage } from './stage.ts';
 
 /** Where a migration goes to. */
@@ -17,6 +18,8 @@ export interface Landing {
   arrived(): Promise<void>;
   /** To the process at the destination. */
   signal(name: NodeJS.Signals): void;
+  /** Resolves when the guest is the destination's, and a postcopy can be paused: a source says postcopy-active before that. */
+  takesOver?(source: QmpClient): Promise<void>;
   /** Has the destination of a paused postcopy listen for another connection; where. */
   again?(): Promise<string>;
   /** Of the destination, if there is one to talk to. */
@@ -51,7 +54,8 @@ export async function landInQemu(stage: Stage, qemu: QemuProcess, scenario: Scen
   }
   const { qmp } = qemu;
   const uri = await listenBy(qmp, 'migrate-incoming', place);
-  return { uri, arrived, signal, qmp, again: () => listenBy(qmp, 'migrate-recover', place) };
+  const takesOver = (source: QmpClient) => guestTakesOver(qmp, source);
+  return { uri, arrived, signal, qmp, takesOver, again: () => listenBy(qmp, 'migrate-recover', place) };
 }
 
 async function listenBy(qmp: QmpClient, command: 'migrate-incoming' | 'migrate-recover', place: Place) {
@@ -77,7 +81,8 @@ export async function landInCheckpoint(stage: Stage, file: string, scenario: Sce
     };
     return { ...NO_PROCESS, uri: place.file, arrived };
   }
-  const command = stage.vmferry(args, { withSocket: transport === 'fd' });
+  const qmpPath = stage.path('receive.sock');
+  const command = stage.vmferry([...args, '--qmp', qmpPath], { withSocket: transport === 'fd' });
   const arrived = async () => {
     await command.completed();
   };
@@ -87,7 +92,12 @@ export async function landInCheckpoint(stage: Stage, file: string, scenario: Sce
     (line) => (line['type'] === 'listening' ? String(line['uri']) : undefined),
     'the line that says where it listens',
   );
-  return { uri: place.connect(/:(\d+)$/.exec(text)?.[1] ?? '0'), arrived, signal };
+  const uri = place.connect(/:(\d+)$/.exec(text)?.[1] ?? '0');
+  if (scenario.capabilities?.includes('postcopy-ram') !== true) return { uri, arrived, signal };
+  // It ends with the process.
+  const qmp = await QmpClient.connect(qmpPath);
+  const takesOver = async () => void (await qmp.waitForMigration(['postcopy-active'], { timeoutMs: 60_000 }));
+  return { uri, arrived, signal, qmp, takesOver, again: () => listenBy(qmp, 'migrate-recover', place) };
 }
 
 /** A file alone: nobody there that would take it now. */

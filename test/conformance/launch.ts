@@ -118,7 +118,7 @@ async function steerSend(
 interface Helm {
   /** Of the source. */
   readonly qmp: QmpClient;
-  readonly landing: Pick<Landing, 'signal' | 'qmp' | 'again'>;
+  readonly landing: Pick<Landing, 'signal' | 'qmp' | 'again' | 'takesOver'>;
   readonly cancel: () => Promise<void>;
 }
 

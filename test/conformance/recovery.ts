@@ -6,16 +6,15 @@ import type { QmpClient, QmpMigrationStatus } from '../../src/qemu/index.ts';
 import { parseAddress } from '../../src/transport/index.ts';
 import type { Landing } from './landing.ts';
 
-const STEP_TIMEOUT_MS = 30_000;
+const STEP_TIMEOUT_MS = 60_000;
 const REQUESTS_OF_WORK = 500;
 /** How the command begins that a recovery begins with (RECV_BITMAP), no more of it. */
 const BEGUN_COMMAND = Buffer.from([0x08, 0x00, 0x0d, 0x00]);
 
-type There = Pick<Landing, 'qmp' | 'again'>;
+type There = Pick<Landing, 'qmp' | 'again' | 'takesOver'>;
 
 export async function pausePostcopy(source: QmpClient, there: There): Promise<void> {
-  await guestRuns(there);
-  await guestWorks(source);
+  await there.takesOver?.(source);
   await source.execute('migrate-pause');
   await both('postcopy-paused', source, there);
 }
@@ -53,13 +52,13 @@ export async function recoverInVain(by: 'reconnect' | 'handshake', source: QmpCl
   await both('postcopy-paused', source, there);
 }
 
-/** A QEMU source says postcopy-active before the destination has got so far, and a pause before that is a failure. */
-async function guestRuns({ qmp }: There): Promise<void> {
-  if (qmp === undefined) return;
+/** The guest runs in the QEMU, and has worked a while. */
+export async function guestTakesOver(qmp: QmpClient, source: QmpClient): Promise<void> {
   const resumed = qmp.waitForEvent('RESUME', { timeoutMs: STEP_TIMEOUT_MS });
   resumed.catch(() => {});
   const { running } = await qmp.execute('query-status');
   if (!running) await resumed;
+  await guestWorks(source);
 }
 
 /**

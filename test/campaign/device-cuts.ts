@@ -29,6 +29,7 @@ interface DeviceCut {
   readonly cut: Cut | ChannelCut;
   readonly maxBandwidth: number;
   readonly pauses: boolean;
+  readonly switchoverAck: boolean;
 }
 
 export const deviceCuts: Campaign<DeviceCut> = {
@@ -79,14 +80,16 @@ class DeviceCutRig implements Rig<DeviceCut> {
         : drawChannelCut(random, multifd.channels, bytesOf(DEVICE_SETS[set]!)),
       maxBandwidth: random.pick([0, 20e6, 60e6]),
       pauses: random.chance(0.25),
+      switchoverAck: random.chance(0.5),
     };
   }
 
   async run(parameters: DeviceCut): Promise<Row | undefined> {
-    const { set, way, cut, maxBandwidth, pauses } = parameters;
+    const { set, way, ...move } = parameters;
+    const { cut } = move;
     const { pair } = await this.#machines(set);
     this.#census ??= await census();
-    const ends = await pair.move({ ...movedBy(way), cut, maxBandwidth, pauses });
+    const ends = await pair.move({ ...movedBy(way), ...move });
     await expectCensus(this.#census);
     const { source, destination, cutAt, landmarks, runsAt } = ends;
     if (cutAt === undefined) return undefined;

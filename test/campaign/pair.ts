@@ -33,8 +33,7 @@ import {
 const MIB = 1024 * 1024;
 /** A migration takes a fifth of a second; on a busy machine it may take this long, cut or not, ms. */
 const DEADLINE_MS = 30_000;
-/** Two PONGs on the return path: the first PING is answered at the start, the last when all devices are loaded. */
-const ANSWERS_BYTES = 16;
+const PONG_BYTES = 8;
 
 export interface MoveParameters {
   readonly cut?: Cut | ChannelCut;
@@ -44,6 +43,7 @@ export interface MoveParameters {
   readonly xbzrle?: boolean;
   /** pause-before-switchover, and on at once. */
   readonly pauses?: boolean;
+  readonly switchoverAck?: boolean;
   /** Number of channels, and their compression. */
   readonly multifd?: { readonly channels: number; readonly compression: 'none' | 'zlib' | 'zstd' };
 }
@@ -133,7 +133,15 @@ export class EmbeddedPair {
   }
 
   async #migrate(parameters: MoveParameters) {
-    const { cut, cancelAfterMs, maxBandwidth = 0, xbzrle = false, pauses = false, multifd } = parameters;
+    const {
+      cut,
+      cancelAfterMs,
+      maxBandwidth = 0,
+      xbzrle = false,
+      pauses = false,
+      multifd,
+      switchoverAck = false,
+    } = parameters;
     const settings = testSettings((s) => {
       s.setParameters({ 'max-bandwidth': maxBandwidth, 'downtime-limit': 5, 'xbzrle-cache-size': 16 * MIB });
       s.setParameters(this.#values);
@@ -144,6 +152,8 @@ export class EmbeddedPair {
       s.setCapabilities([
         { capability: 'xbzrle', state: xbzrle },
         { capability: 'pause-before-switchover', state: pauses },
+        { capability: 'return-path', state: true },
+        { capability: 'switchover-ack', state: switchoverAck },
       ]);
     });
     const listener = await listen({ kind: 'tcp', host: '127.0.0.1', port: 0 });
@@ -158,7 +168,7 @@ export class EmbeddedPair {
       return {
         source,
         destination,
-        answered: link.said >= ANSWERS_BYTES,
+        answered: link.said >= this.#answersBytes,
         pastCommit: landmarks.eof !== undefined,
         cutAt: link.cutAt,
         landmarks,
@@ -170,6 +180,11 @@ export class EmbeddedPair {
       listener.close();
       await link.close();
     }
+  }
+
+  /** On the return path: the first PING is answered at the start, twice by a machine with devices, the last when all of them are loaded. */
+  get #answersBytes(): number {
+    return (this.#source.vfs.length > 0 ? 3 : 2) * PONG_BYTES;
   }
 
   #outgoing(link: CutLink, settings: Settings): OutgoingMigration {

@@ -74,6 +74,13 @@ export interface SourceMachine extends PageSource {
    * remembers the state that it leaves (running, paused ...): that is what its global state section says, whatever comes after.
    */
   stop(state: RunState): Promise<void>;
+  /**
+   * As `stop`, all or nothing: it is through in `deadlineMs`, or resolves with why that could not be promised or was not kept, and then the machine
+   * runs, and its iterables go on, as before. Throws what `stop` throws, and when there is no way back. Absent: nothing in it is ever late.
+   */
+  stopWithin?(state: RunState, deadlineMs: number): Promise<Error | undefined>;
+  /** As it is now. Absent: nothing to speak of. */
+  switchoverCost?(): Promise<SwitchoverCost>;
   /** Runs again after `stop`. */
   resume(): Promise<void>;
   /** Moves a stopped machine to another stopped state (finish-migrate -> postmigrate). */
@@ -117,6 +124,22 @@ export interface DirtyLog {
 export interface PendingBytes {
   readonly precopy: number;
   readonly stopCopy: number;
+}
+
+/** What a switchover takes beside the time that bytes need on their way. */
+export interface SwitchoverCost {
+  /** For devices to stop, ms. */
+  readonly stopMs: number;
+  /** At a destination like this side. */
+  readonly load: LoadCost;
+}
+
+/** What it takes to load the devices of a machine. */
+export interface LoadCost {
+  /** When all their data is there: to prepare what is not prepared yet, check state, load configurations, run; ms. */
+  readonly ms: number;
+  /** How fast the slowest device takes its data, bytes a ms; Infinity if nothing is known. */
+  readonly bytesPerMs: number;
 }
 
 /** Parallel channels, as a device's state goes out on them: buffers of shared memory that are filled and given away. */
@@ -271,6 +294,8 @@ export interface DestinationMachine {
   loadElement(section: SectionHeader, element: VfioElement): Promise<void>;
   /** Devices whose state may come on parallel channels. */
   readonly besideDevices?: readonly SectionName[];
+  /** What is still to be done here once everything has come, as it looks now. Absent: nothing to speak of. */
+  loadCost?(): Promise<LoadCost>;
   /** Devices that prepare themselves when their initial data comes: the source had better wait for them (switchover-ack). */
   readonly switchoverAckNeeded?: readonly SectionName[];
   /** The guest has stopped at the source (SWITCHOVER_START): the device's state comes from there, if it does not come in the stream. */

@@ -2,18 +2,41 @@
  * Decisions about convergence: numbers in, verdict out. Facts: migration/migration.c (migration_update_counters: threshold) and
  * migration/ram.c (migration_trigger_throttle, mig_throttle_guest_down).
  */
+import type { SwitchoverCost } from '../machine/index.ts';
 
-/** Bytes that may be pending when the guest is stopped, so that they move within the downtime limit. */
-export function switchoverThreshold(options: {
+/** What is left, and what it meets on its way. */
+export interface SwitchoverPlan {
+  /** Still to be sent, bytes; what the device with the most has of it. */
+  readonly bytes: number;
+  readonly deviceBytes: number;
   /** Measured, bytes a ms. */
   readonly bandwidth: number;
   /** avail-switchover-bandwidth, bytes a second; 0 = use the measured one. */
   readonly availSwitchoverBandwidth: number;
-  /** downtime-limit, ms. */
-  readonly downtimeLimitMs: number;
-}): number {
-  const perMs = options.availSwitchoverBandwidth > 0 ? options.availSwitchoverBandwidth / 1000 : options.bandwidth;
-  return perMs * options.downtimeLimitMs;
+  readonly cost: SwitchoverCost;
+}
+
+export interface DowntimeParts {
+  readonly stopMs: number;
+  /** Bytes on their way, and into the devices meanwhile. */
+  readonly moveMs: number;
+  readonly loadMs: number;
+}
+
+/**
+ * How long the guest would stand still if it were stopped now. For a machine without devices that is what QEMU reckons with: bytes by bandwidth; the
+ * rest is for devices. State is loaded while it arrives, so that the slower of the two counts.
+ */
+export function expectedDowntime(plan: SwitchoverPlan): DowntimeParts {
+  const { bytes, deviceBytes, availSwitchoverBandwidth, cost } = plan;
+  const perMs = availSwitchoverBandwidth > 0 ? availSwitchoverBandwidth / 1000 : plan.bandwidth;
+  const through = (amount: number, rate: number) => (amount === 0 ? 0 : amount / rate);
+  const moveMs = Math.max(through(bytes, perMs), through(deviceBytes, cost.load.bytesPerMs));
+  return { stopMs: cost.stopMs, moveMs, loadMs: cost.load.ms };
+}
+
+export function sumOf({ stopMs, moveMs, loadMs }: DowntimeParts): number {
+  return stopMs + moveMs + loadMs;
 }
 
 export interface ThrottleSettings {

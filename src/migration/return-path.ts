@@ -1,4 +1,5 @@
 /** What two vmferrys say to each other by numbers that mean nothing to a QEMU. */
+import type { LoadCost } from '../machine/index.ts';
 
 /**
  * Value of SHUT by which a vmferry destination says: failed, and the guest was never started here. Any other value but 0 only says
@@ -11,3 +12,36 @@ export const SHUT_NEVER_STARTED = 0x0fe2_2f00;
  */
 export const PING_HELLO = 0x0fe2_2f02;
 export const PONG_VMFERRY = 0x0fe2_2f03;
+/** To a vmferry destination: what does it cost to load the devices? It answers with `loadCostWords`, and then with this. */
+export const PING_LOAD_COST = 0x0fe2_2f04;
+
+/** 12 bits of what is said, 20 bits of number. */
+const WORD_BITS = 20;
+const NUMBER_MAX = 2 ** WORD_BITS - 1;
+const LOAD_MS = 0xfe3;
+const LOAD_RATE = 0xfe4;
+/** Bytes a ms are told in this unit; NUMBER_MAX: nothing is known. */
+const RATE_UNIT = 1024;
+
+/** Values of PONG; ms first. */
+export function loadCostWords({ ms, bytesPerMs }: LoadCost): readonly number[] {
+  const rate = Number.isFinite(bytesPerMs) ? Math.max(1, bytesPerMs / RATE_UNIT) : NUMBER_MAX;
+  return [wordOf(LOAD_MS, Math.ceil(ms)), wordOf(LOAD_RATE, Math.floor(rate))];
+}
+
+/** The part of a load cost that a PONG says; undefined: it says something else. */
+export function loadCostPart(word: number): Partial<LoadCost> | undefined {
+  const number = word & NUMBER_MAX;
+  switch (word >>> WORD_BITS) {
+    case LOAD_MS:
+      return { ms: number };
+    case LOAD_RATE:
+      return { bytesPerMs: number === NUMBER_MAX ? Number.POSITIVE_INFINITY : number * RATE_UNIT };
+    default:
+      return undefined;
+  }
+}
+
+function wordOf(what: number, number: number): number {
+  return what * 2 ** WORD_BITS + Math.min(Math.max(number, 0), NUMBER_MAX);
+}

@@ -7,6 +7,13 @@ export const BANDWIDTH_WINDOW_MS = 100;
 /** Windows that the switchover is planned with. */
 const WINDOWS_PLANNED_WITH = 4;
 
+/** Less than this goes into buffers on the way and tells nothing. */
+const BUSY_BYTES_MIN = 64 * 1024;
+/** What was measured longer ago than this is no reason to wait. */
+const STALE_MS = 2_000;
+/** Bytes a ms: what QEMU and vmferry send at most unless they are told otherwise (default of max-bandwidth). */
+const ASSUMED_BANDWIDTH = (128 * 1024 * 1024) / 1000;
+
 /** What has left so far, as the connections count it. */
 export interface Traffic {
   readonly mainBytes: number;
@@ -42,6 +49,8 @@ export class Statistics {
   dirtyPagesPerSecond = 0;
   throttlePercentage = 0;
 
+  /** How often devices could not be stopped in time, so that the guest went on. */
+  missedStops = 0;
   /** With switchover-ack, once it matters: whether the destination's devices are ready; missed: the switchover has gone on without. */
   switchoverAck: 'none' | 'awaited' | 'given' | 'missed' = 'none';
 
@@ -57,10 +66,17 @@ export class Statistics {
   /** What is sent now is sent while the guest runs at the destination. */
   postcopy = false;
 
+  /** What the guest would stand still for if it were stopped now, as last reckoned, ms; undefined: it was not. */
+  plannedDowntimeMs: number | undefined;
+
   /** Bytes a ms over the last full window; 0 until the first is over. */
   bandwidth = 0;
-  /** The last few windows. */
-  readonly #recent: number[] = [];
+  /** The last few windows in which there was always something to send. */
+  #recent: number[] = [];
+  /** Of such a window: what is gathered of it. */
+  #busyBytes = 0;
+  #busyMs = 0;
+  #lastBusyMs = nowMs();
   pagesPerSecond = 0;
   #traffic: () => Traffic = () => ({ mainBytes: 0, channels: NO_CHANNELS });
   #channels = NO_CHANNELS;
@@ -102,7 +118,6 @@ export class Statistics {
     const spanMs = now - this.#windowStartMs;
     if (spanMs < BANDWIDTH_WINDOW_MS) return;
     this.bandwidth = (transferredBytes - this.#windowBytes) / spanMs;
-    if (this.#recent.push(this.bandwidth) > WINDOWS_PLANNED_WITH) this.#recent.shift();
     this.pagesPerSecond = ((this.pagesSent - this.#windowPages) * 1000) / spanMs;
     this.#windowStartMs = now;
     this.#windowBytes = transferredBytes;
@@ -119,12 +134,41 @@ export class Statistics {
     return spanMs >= BANDWIDTH_WINDOW_MS / 4 ? (this.transferredBytes - this.#windowBytes) / spanMs : 0;
   }
 
+  /** For `ms` there was always something to send, and `bytes` have gone. What little went says nothing of the link. */
+  busy(bytes: number, ms: number): void {
+    if (bytes < BUSY_BYTES_MIN && ms < BANDWIDTH_WINDOW_MS) return;
+    this.#busyBytes += bytes;
+    this.#busyMs += ms;
+    this.#lastBusyMs = nowMs();
+    if (this.#busyMs < BANDWIDTH_WINDOW_MS) return;
+    if (this.#recent.push(this.#busyBytes / this.#busyMs) > WINDOWS_PLANNED_WITH) this.#recent.shift();
+    this.#busyBytes = 0;
+    this.#busyMs = 0;
+  }
+
+  /** The destination was at something else than receiving, and is no more: how fast it was says nothing. */
+  forgetBandwidth(): void {
+    this.#recent = [];
+    this.#busyBytes = 0;
+    this.#busyMs = 0;
+  }
+
   /**
-   * Bytes a ms to promise a downtime by: the slowest of the last windows. A link or a processor that others use too gives now more, now
-   * less, and the guest that stands still gets what it gets.
+   * Bytes a ms to promise a downtime by: the slowest of the last windows in which there was always something to send. A link or a processor that
+   * others use too gives now more, now less, and the guest that stands still gets what it gets. `idle`: all has been sent that there was. Then what
+   * was slow a while ago is over, and a link that has never kept anyone waiting is taken for ASSUMED_BANDWIDTH at least: with a
+   * guest that changes little there would be nothing to measure by, for ever.
    */
-  get cautiousBandwidth(): number {
-    return this.#recent.length === 0 ? this.measuredBandwidth : Math.min(...this.#recent);
+  cautiousBandwidth(idle: boolean): number {
+    if (this.#recent.length > 0) {
+      const stale = idle && nowMs() - this.#lastBusyMs > STALE_MS;
+      if (!stale) return Math.min(...this.#recent);
+      const best = Math.max(...this.#recent);
+      if (best > 0) return best;
+    }
+    const gathered = this.#busyMs >= BANDWIDTH_WINDOW_MS / 4 ? this.#busyBytes / this.#busyMs : 0;
+    if (gathered > 0) return gathered;
+    return idle ? Math.max(ASSUMED_BANDWIDTH, this.#busyMs > 0 ? this.#busyBytes / this.#busyMs : 0) : 0;
   }
 
   ram(): MigrationRamStats {
@@ -191,12 +235,14 @@ export class Statistics {
     info.ram = this.ram();
     if (this.downtimeMs !== undefined) info.downtime = Math.round(this.downtimeMs);
     else info['expected-downtime'] = Math.round(this.expectedDowntimeMs);
+    if (this.missedStops > 0) info['x-missed-stops'] = this.missedStops;
     if (this.switchoverAck !== 'none') info['x-switchover-ack'] = this.switchoverAck;
     if (this.throttlePercentage > 0) info['cpu-throttle-percentage'] = this.throttlePercentage;
     return info;
   }
 
   get expectedDowntimeMs(): number {
+    if (this.plannedDowntimeMs !== undefined) return this.plannedDowntimeMs;
     const bandwidth = this.measuredBandwidth;
     return bandwidth > 0 ? (this.remainingPages * this.pageSize) / bandwidth : 0;
   }

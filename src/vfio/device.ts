@@ -112,6 +112,15 @@ export interface VfioDevice {
   close(): Promise<void>;
 }
 
+/** What loading takes, as a device knows it of itself. */
+export interface LoadFigures {
+  /** Once, when the first data comes, ms. */
+  readonly allocationMs: number;
+  /** How fast it takes data, bytes a ms; Infinity: as fast as it comes. */
+  readonly bytesPerMs: number;
+  readonly configMs: number;
+}
+
 /**
  * What a VMM keeps of a device beside the device's own state: its configuration as the guest has set it up (PCI config space, MSI-X).
  * It is loaded after all of the device's state, before the guest runs.
@@ -119,6 +128,8 @@ export interface VfioDevice {
 export interface DeviceConfig {
   /** The load changes the machine's address space: not two at a time, and not while others hold the machine lock. */
   readonly needsMachineLock: boolean;
+  /** Undefined: it does not know. */
+  readonly loadFigures?: LoadFigures | undefined;
   /** Machine stopped. */
   saveConfig(): Promise<Buffer>;
   loadConfig(bytes: Buffer): Promise<void>;

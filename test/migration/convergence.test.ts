@@ -3,24 +3,32 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import { explain } from '../../src/base/index.ts';
 import { createWorkload } from '../../src/machine/index.ts';
-import { AutoConverge, switchoverThreshold, type ThrottleSettings } from '../../src/migration/convergence.ts';
+import { AutoConverge, expectedDowntime, sumOf, type ThrottleSettings } from '../../src/migration/convergence.ts';
 import { memoryPair } from '../support/memory-channel.ts';
 import { move, testSettings } from '../support/move.ts';
 
 const MIB = 1024 * 1024;
 const DEFAULTS: ThrottleSettings = { initial: 20, increment: 10, max: 99, tailslow: false, triggerThreshold: 50 };
 
-test('the threshold is what moves within the downtime limit', () => {
+test('the downtime to expect: bytes by bandwidth, and for devices what stopping and loading them takes', () => {
+  const any = Number.POSITIVE_INFINITY;
   const cases = [
-    // [measured bytes/ms, avail-switchover-bandwidth bytes/s, downtime-limit ms, bytes]
-    [1000, 0, 300, 300_000],
-    [1000, 2_000_000, 300, 600_000],
-    [0, 0, 300, 0],
-    [1000, 0, 0, 0],
-    [0, 1_000_000, 500, 500_000],
+    // [measured bytes/ms, avail-switchover-bandwidth bytes/s, bytes, of one device, stop ms, load ms, load bytes/ms, downtime ms]
+    [1000, 0, 300_000, 0, 0, 0, any, 300],
+    [1000, 2_000_000, 600_000, 0, 0, 0, any, 300],
+    [0, 0, 1, 0, 0, 0, any, any],
+    [0, 0, 0, 0, 0, 0, any, 0],
+    [0, 1_000_000, 500_000, 0, 0, 0, any, 500],
+    [1000, 0, 300_000, 200_000, 4, 70, any, 374],
+    // State is loaded while it arrives: the slower of both counts.
+    [1000, 0, 300_000, 200_000, 4, 70, 1000, 374],
+    [1000, 0, 300_000, 200_000, 4, 70, 500, 474],
+    [1000, 0, 0, 0, 4, 1480, 500, 1484],
   ] as const;
-  for (const [bandwidth, availSwitchoverBandwidth, downtimeLimitMs, bytes] of cases) {
-    assert.equal(switchoverThreshold({ bandwidth, availSwitchoverBandwidth, downtimeLimitMs }), bytes);
+  for (const [bandwidth, availSwitchoverBandwidth, bytes, deviceBytes, stopMs, ms, bytesPerMs, expected] of cases) {
+    const cost = { stopMs, load: { ms, bytesPerMs } };
+    const plan = expectedDowntime({ bytes, deviceBytes, bandwidth, availSwitchoverBandwidth, cost });
+    assert.equal(sumOf(plan), expected);
   }
 });
 

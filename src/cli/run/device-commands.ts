@@ -34,6 +34,15 @@ const SPAN = struct('XDeviceSpan', {
   bytes: required(int, 'Bytes of the state of the device that it was about.'),
 });
 
+const ARC = struct('XDeviceArc', {
+  from: required(str, 'VFIO device state.'),
+  to: required(str, 'VFIO device state.'),
+  ms: required(
+    number,
+    'How long it took, as the device says. A device that cannot tell its arcs apart reports the whole way as one.',
+  ),
+});
+
 const DEVICE = struct('XDeviceInfo', {
   name: required(str, 'As messages call it.'),
   section: required(str, 'Name of its section in the stream.'),
@@ -46,6 +55,10 @@ const DEVICE = struct('XDeviceInfo', {
     'Bytes of initial data when its last migration began here; absent if it has none, or cannot tell.',
   ),
   resets: required(int, 'How often it had to be reset after a failure: each time its state was lost.'),
+  arcs: required(
+    arrayOf(ARC),
+    'Its state transitions in the last migration, in their order; the last ones, if there were many.',
+  ),
   spans: required(arrayOf(SPAN), 'What it did in the last migration, and when.'),
 });
 
@@ -75,7 +88,7 @@ export function deviceRecordsOf(devices: DeviceInfos): readonly DeviceRecord[] {
   }));
 }
 
-function rendered({ name, idstr, features, state, stateBytes, initialBytes, resets, spans }: DeviceReport) {
+function rendered({ name, idstr, features, state, stateBytes, initialBytes, resets, spans, arcs }: DeviceReport) {
   return {
     name,
     section: idstr,
@@ -85,6 +98,7 @@ function rendered({ name, idstr, features, state, stateBytes, initialBytes, rese
     ...(stateBytes === undefined ? {} : { 'state-size': stateBytes }),
     ...(initialBytes === undefined ? {} : { 'initial-size': initialBytes }),
     resets,
+    arcs: arcs.map(({ from, to, ms }) => ({ from, to, ms })),
     spans: spans.map(({ kind, startMs, endMs, bytes }) => ({
       kind,
       start: startMs,

@@ -9,7 +9,7 @@ import type { MigrationInfo, MigrationStatus } from '../host.ts';
 import { pageCompression } from '../page-compression.ts';
 import type { AdvisedPages } from '../postcopy/destination/late-pages.ts';
 import { PostcopyDestination, type PostcopyDestinationParts } from '../postcopy/destination/postcopy-destination.ts';
-import { PING_HELLO, PONG_VMFERRY, SHUT_NEVER_STARTED } from '../return-path.ts';
+import { loadCostWords, PING_HELLO, PING_LOAD_COST, PONG_VMFERRY, SHUT_NEVER_STARTED } from '../return-path.ts';
 import { NO_CHANNELS } from '../statistics.ts';
 import { INCOMING_ARCS } from '../status.ts';
 import { Arrivals, type SourceListener } from './arrivals.ts';
@@ -355,6 +355,7 @@ export class IncomingMigration {
         return;
       case 'PING':
         if (!stream.sourceListens) throw unsupported('PING before OPEN_RETURN_PATH');
+        if (command.value === PING_LOAD_COST) return this.#tellLoadCost(stream.channel);
         // Our sources ask so whether all is loaded that stands before it.
         await this.#tasks.settled();
         if (command.value === PING_HELLO) await answer(stream.channel, { type: 'PONG', value: PONG_VMFERRY });
@@ -381,6 +382,16 @@ export class IncomingMigration {
       default:
         unreachable(command);
     }
+  }
+
+  /** Beside the stream: a device that is at work answers when it is through. Whoever cannot be told, or cannot tell, is noticed elsewhere. */
+  #tellLoadCost(channel: Channel): void {
+    const tell = async () => {
+      const cost = await this.#machine.loadCost?.();
+      const words = cost === undefined ? [] : loadCostWords(cost);
+      for (const value of [...words, PING_LOAD_COST]) await answer(channel, { type: 'PONG', value });
+    };
+    tell().catch(() => {});
   }
 
   #switchoverAcks(machineType: string, channel: Channel): SwitchoverAcks {

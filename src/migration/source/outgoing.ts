@@ -19,6 +19,7 @@ import { StallWatch } from './stall-watch.ts';
 import { StreamWriter } from './stream-writer.ts';
 import { type Confirmation, handOver, switchOver } from './switchover.ts';
 import { SwitchoverAcks } from './switchover-acks.ts';
+import { SwitchoverCosts } from './switchover-costs.ts';
 
 export interface OutgoingObserver {
   status?(status: MigrationStatus): void;
@@ -236,6 +237,7 @@ export class OutgoingMigration {
       links,
       stream: new StreamWriter(machine, links.output, profile),
       acks: this.#acks(links, profile),
+      costs: new SwitchoverCosts(machine, links.returnPath),
       signal: this.#abort.signal,
       check: () => this.#check(),
       lost: (error) => this.#lost(error),
@@ -264,7 +266,7 @@ export class OutgoingMigration {
     if (returnPath === undefined || !this.#settings.capability('switchover-ack')) return undefined;
     const { iterables } = this.#machine;
     const timeoutMs = () => this.#settings.parameter('x-switchover-ack-timeout');
-    const acks = new SwitchoverAcks({ legacy, iterables, timeoutMs });
+    const acks = new SwitchoverAcks({ legacy, iterables, peer: () => returnPath.peer, timeoutMs });
     returnPath.switchoverAcked = () => acks.acked();
     return acks;
   }

@@ -1,10 +1,18 @@
-import { nowMs } from '../../base/index.ts';
-import { AutoConverge, switchoverThreshold } from '../convergence.ts';
+import { setTimeout as pause } from 'node:timers/promises';
+import { explain, nowMs } from '../../base/index.ts';
+import { AutoConverge, type DowntimeParts, expectedDowntime, sumOf } from '../convergence.ts';
 import type { RamSaver } from './ram-save.ts';
 import type { SourceRun } from './run.ts';
+import { stopGuest } from './switchover.ts';
 
 /** Time for page records in one PART section, ms (ram_save_iterate: MAX_WAIT 50). */
 const PART_MS = 50;
+
+/** After devices could not be stopped in time the guest runs at least this long, ms; each time twice as long, up to the most. */
+const RETRY_MS = 250;
+const RETRY_MS_MAX = 30_000;
+/** With nothing to send, the next look is taken after this, ms. */
+const IDLE_MS = 10;
 
 /** Rounds over the dirty log while the guest runs, until what is left fits the downtime limit or may be left to postcopy. */
 export class Precopy {
@@ -13,6 +21,10 @@ export class Precopy {
   readonly #converge = new AutoConverge();
   #roundStartMs = nowMs();
   #roundStartBytes: number;
+  /** The last pass has left no page that was known to be dirty. */
+  #idle = false;
+  /** The guest is not stopped before. */
+  #notBeforeMs = 0;
 
   constructor(run: SourceRun, ram: RamSaver) {
     this.#run = run;
@@ -20,7 +32,7 @@ export class Precopy {
     this.#roundStartBytes = run.statistics.transferredBytes;
   }
 
-  /** Resolves when the guest is to be stopped, with the way to go on. */
+  /** Resolves with the guest stopped for the switchover, or when it is to be stopped for a postcopy. */
   async run(): Promise<'switchover' | 'postcopy'> {
     try {
       return await this.#iterate();
@@ -30,27 +42,39 @@ export class Precopy {
   }
 
   async #iterate(): Promise<'switchover' | 'postcopy'> {
-    const { settings, stream, links, acks } = this.#run;
-    const ram = this.#ram;
     for (;;) {
       if (this.#run.postcopyWanted()) return 'postcopy';
-      ram.rateLimit = settings.parameter('max-bandwidth');
-      await stream.beginRam('part');
-      await ram.send(nowMs() + PART_MS);
-      await stream.endRam();
-      const sent = await stream.iterateOthers((iterable) => acks?.mayAnnounce(iterable) === true);
-      if (sent) acks?.progress();
-      await links.output.flush();
-      this.#run.check();
-      if ((await this.#pending(false)) > this.#threshold()) {
-        if (ram.dirtyPages === 0) await this.#nextRound();
+      const sent = await this.#pass();
+      if (!this.#idle && !this.#fits(await this.#plan(false))) continue;
+      // Little is left of what was known to be dirty: only a look at the log, and at the devices, tells how much really is.
+      await this.#nextRound();
+      const plan = await this.#plan(true);
+      if (!this.#fits(plan)) {
+        if (!sent && this.#ram.dirtyPages === 0) await pause(IDLE_MS);
         continue;
       }
-      // Little is left of what was known to be dirty: only a look at the log tells how much really is.
-      await this.#nextRound();
-      if ((await this.#pending(true)) > this.#threshold()) continue;
-      if (await this.#devicesReady(sent ? 0 : PART_MS)) return 'switchover';
+      if ((await this.#devicesReady(sent ? 0 : PART_MS)) && (await this.#stop(plan))) return 'switchover';
     }
+  }
+
+  /** One PART of everything. Returns whether there was more than pages to send. */
+  async #pass(): Promise<boolean> {
+    const { settings, stream, links, acks, statistics } = this.#run;
+    const ram = this.#ram;
+    const startMs = nowMs();
+    const startBytes = statistics.traffic.mainBytes + statistics.traffic.channels.bytes;
+    ram.rateLimit = settings.parameter('max-bandwidth');
+    await stream.beginRam('part');
+    await ram.send(startMs + PART_MS);
+    await stream.endRam();
+    const sent = await stream.iterateOthers((iterable) => acks?.mayAnnounce(iterable) === true);
+    if (sent) acks?.progress();
+    await links.output.flush();
+    const { mainBytes, channels } = statistics.traffic;
+    statistics.busy(mainBytes + channels.bytes - startBytes, nowMs() - startMs);
+    this.#idle = ram.dirtyPages === 0;
+    this.#run.check();
+    return sent;
   }
 
   /** Whether the destination's devices are ready, or there are none to wait for. */
@@ -60,14 +84,31 @@ export class Precopy {
     if (acks === undefined || machine.runState !== 'running') return true;
     if (acks.state === 'awaited') waitsFor(acks.waitingFor);
     const given = await acks.given(waitMs);
+    if (given && statistics.switchoverAck === 'awaited') statistics.forgetBandwidth();
     statistics.switchoverAck = acks.state;
     if (given) waitsFor(undefined);
     return given;
   }
 
+  /** Stops the guest, with what the limit leaves for that. If devices are late it runs on, and is left alone for a while. */
+  async #stop(plan: DowntimeParts): Promise<boolean> {
+    if (nowMs() < this.#notBeforeMs) {
+      await pause(IDLE_MS);
+      return false;
+    }
+    const late = await stopGuest(this.#run, this.#limitMs - plan.moveMs - plan.loadMs);
+    if (late === undefined) return true;
+    const { missedStops } = this.#run.statistics;
+    this.#notBeforeMs = nowMs() + Math.min(RETRY_MS * 2 ** (missedStops - 1), RETRY_MS_MAX);
+    this.#run.waitsFor(`the next try to stop the guest: ${explain(late)}`);
+    return false;
+  }
+
   async #nextRound(): Promise<void> {
-    const { machine, settings, statistics, stream } = this.#run;
+    const { machine, settings, statistics, stream, costs } = this.#run;
     await stream.endRound();
+    await costs.refresh();
+    await costs.ask(stream);
     const dirtied = await this.#ram.sync();
     statistics.progress();
     const now = nowMs();
@@ -82,19 +123,28 @@ export class Precopy {
     this.#ram.allowXbzrle(true);
   }
 
-  /** Bytes that are known to be left. */
-  async #pending(exact: boolean): Promise<number> {
-    const { machine, stream } = this.#run;
-    return this.#ram.dirtyPages * machine.targetPageSize + (await stream.pendingOthers(exact));
+  /** What the downtime would be, with what is known to be left, or (`exact`) asked for. */
+  async #plan(exact: boolean): Promise<DowntimeParts> {
+    const { machine, settings, statistics, stream, costs } = this.#run;
+    const others = await stream.pendingOthers(exact);
+    const plan = expectedDowntime({
+      bytes: this.#ram.dirtyPages * machine.targetPageSize + others.all,
+      deviceBytes: others.most,
+      bandwidth: statistics.cautiousBandwidth(this.#idle),
+      availSwitchoverBandwidth: settings.parameter('avail-switchover-bandwidth'),
+      cost: costs.known,
+    });
+    const ms = sumOf(plan);
+    statistics.plannedDowntimeMs = Number.isFinite(ms) ? ms : undefined;
+    return plan;
   }
 
-  #threshold(): number {
-    const { settings, statistics } = this.#run;
-    return switchoverThreshold({
-      bandwidth: statistics.cautiousBandwidth,
-      availSwitchoverBandwidth: settings.parameter('avail-switchover-bandwidth'),
-      downtimeLimitMs: settings.parameter('downtime-limit'),
-    });
+  #fits(plan: DowntimeParts): boolean {
+    return sumOf(plan) <= this.#limitMs;
+  }
+
+  get #limitMs(): number {
+    return this.#run.settings.parameter('downtime-limit');
   }
 
   #throttle(dirtiedBytes: number, sentBytes: number): void {

@@ -1,7 +1,9 @@
 import { asError, unreachable } from '../../base/index.ts';
+import type { LoadCost } from '../../machine/index.ts';
 import type { Channel } from '../../transport/index.ts';
 import { ReturnPathDecoder, type ReturnPathMessage, StreamInput } from '../../wire/index.ts';
 import { MigrationError } from '../errors.ts';
+import { loadCostPart, PONG_VMFERRY } from '../return-path.ts';
 
 /** What a destination says beside the rest once it listens (postcopy). What is thrown ends the return path. */
 export interface PostcopyMessages {
@@ -27,6 +29,9 @@ export class ReturnPathReader {
   readonly #onError: (error: Error) => void;
   readonly #anyPong: Promise<void>;
   #resolveAnyPong: () => void = () => {};
+  #vmferry = false;
+  #met = false;
+  #loadCost: LoadCost | undefined;
   #shutSeen = false;
   #shutExpected = false;
   /** A device of the destination is ready for the switchover. What it throws ends the return path. */
@@ -54,6 +59,17 @@ export class ReturnPathReader {
   /** Rejects when the path ends, in whatever way. Never resolves. */
   get ended(): Promise<never> {
     return this.#ended;
+  }
+
+  /** Who the destination is; undefined until it has answered a PING. What it says of itself comes before. */
+  get peer(): 'vmferry' | 'other' | undefined {
+    if (!this.#met) return undefined;
+    return this.#vmferry ? 'vmferry' : 'other';
+  }
+
+  /** As a vmferry destination has last told. */
+  get loadCost(): LoadCost | undefined {
+    return this.#loadCost;
   }
 
   /** Resolves when any PONG has come: the destination has taken this channel for the main one, and reads it. */
@@ -103,8 +119,7 @@ export class ReturnPathReader {
   #take(message: ReturnPathMessage): void {
     switch (message.type) {
       case 'PONG':
-        this.#resolveAnyPong();
-        this.#pongs.get(message.value)?.();
+        this.#takePong(message.value);
         return;
       case 'SHUT':
         this.#takeShut(message.value);
@@ -127,6 +142,21 @@ export class ReturnPathReader {
       default:
         unreachable(message);
     }
+  }
+
+  #takePong(value: number): void {
+    if (value === PONG_VMFERRY) {
+      this.#vmferry = true;
+      return;
+    }
+    const told = this.#vmferry ? loadCostPart(value) : undefined;
+    if (told !== undefined) {
+      this.#loadCost = { ms: 0, bytesPerMs: Number.POSITIVE_INFINITY, ...this.#loadCost, ...told };
+      return;
+    }
+    this.#met = true;
+    this.#resolveAnyPong();
+    this.#pongs.get(value)?.();
   }
 
   #postcopy(what: ReturnPathMessage['type']): PostcopyMessages {

@@ -5,6 +5,7 @@ import type { Statistics } from '../statistics.ts';
 import type { Links } from './links.ts';
 import type { StreamWriter } from './stream-writer.ts';
 import type { SwitchoverAcks } from './switchover-acks.ts';
+import type { SwitchoverCosts } from './switchover-costs.ts';
 
 /** What the steps of one outgoing migration share. The conductor makes it; whatever ends the migration ends every wait of theirs. */
 export interface SourceRun {
@@ -18,6 +19,7 @@ export interface SourceRun {
   readonly stream: StreamWriter;
   /** With switchover-ack. */
   readonly acks: SwitchoverAcks | undefined;
+  readonly costs: SwitchoverCosts;
   readonly signal: AbortSignal;
 
   /** Throws if the migration has failed or was cancelled. */
@@ -34,8 +36,8 @@ export interface SourceRun {
   postcopyWanted(): boolean;
   /** A new round over the dirty log has begun. */
   passed(): void;
-  /** The guest is about to be stopped; until the commit point any failure gives this state back. */
-  stopping(from: RunState): void;
+  /** The guest is about to be stopped; until the commit point any failure gives this state back. Undefined: it runs on. */
+  stopping(from: RunState | undefined): void;
   stopped(): void;
   /** Waits in pre-switchover for migrate-continue. */
   pause(): Promise<void>;

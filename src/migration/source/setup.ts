@@ -1,6 +1,6 @@
 import { nowMs } from '../../base/index.ts';
 import { inTime } from '../deadline.ts';
-import { PING_HELLO, PONG_VMFERRY } from '../return-path.ts';
+import { PING_HELLO } from '../return-path.ts';
 import { DirtyPages } from './dirty-pages.ts';
 import { MainPages } from './main-pages.ts';
 import { type MoreChannels, openChannels, openCopies, zeroPagesOf } from './multifd.ts';
@@ -25,7 +25,8 @@ export async function setUp(
 ): Promise<RamSaver> {
   const { machine, settings, statistics, links, stream, acks } = run;
   const ping = machine.iterables.length > 0 ? PING_HELLO : PING_SETUP;
-  const answered = meet(run, ping);
+  const answered = links.returnPath?.pong(ping);
+  answered?.catch(() => {});
   const ignoreShared = settings.capability('x-ignore-shared');
   await stream.begin({
     ignoreShared,
@@ -63,25 +64,6 @@ export async function setUp(
   run.move('active');
   run.passed();
   return ram;
-}
-
-/** Settles with the answer to the first PING; by then it is known who has given it. Undefined without a return path. */
-function meet({ links, acks }: SourceRun, ping: number): Promise<void> | undefined {
-  const { returnPath } = links;
-  if (returnPath === undefined) return undefined;
-  let peer: 'vmferry' | 'other' = 'other';
-  void returnPath.pong(PONG_VMFERRY).then(
-    () => {
-      peer = 'vmferry';
-    },
-    () => {},
-  );
-  const answered = returnPath.pong(ping);
-  answered.then(
-    () => acks?.met(peer),
-    () => {},
-  );
-  return answered;
 }
 
 function routeOf({ machine, settings, profile, statistics, links, stream }: SourceRun, dirty: DirtyPages): PageRoute {

@@ -170,14 +170,16 @@ export class StreamWriter {
     await this.endRam();
   }
 
-  /** Bytes that the other iterables still have to send, as they know, or (`exact`) ask for again. */
-  async pendingOthers(exact: boolean): Promise<number> {
-    let bytes = 0;
+  /** Bytes that the other iterables still have to send, all and the one with most, as they know, or (`exact`) ask for again. */
+  async pendingOthers(exact: boolean): Promise<{ readonly all: number; readonly most: number }> {
+    let all = 0;
+    let most = 0;
     for (const { iterable } of this.#others) {
-      const pending = await iterable.pending(exact);
-      bytes += pending.precopy + pending.stopCopy;
+      const { precopy, stopCopy } = await iterable.pending(exact);
+      all += precopy + stopCopy;
+      most = Math.max(most, precopy + stopCopy);
     }
-    return bytes;
+    return { all, most };
   }
 
   /** Returns whether there was anything to send. `mayAnnounce`: which of them may say that their initial data is out. */

@@ -7,6 +7,8 @@ export interface SwitchoverAcksOptions {
   readonly legacy: boolean;
   /** Those that may have initial data. */
   readonly iterables: readonly SourceIterable[];
+  /** Who the destination is; undefined: it has not answered yet. What it has to say before has come when it has. */
+  readonly peer: () => 'vmferry' | 'other' | undefined;
   /** x-switchover-ack-timeout, ms. */
   readonly timeoutMs: () => number;
 }
@@ -28,19 +30,12 @@ export class SwitchoverAcks {
   readonly #options: SwitchoverAcksOptions;
   readonly #news = new WakeUp();
   #received = 0;
-  /** Undefined: it has not answered yet. */
-  #peer: 'vmferry' | 'other' | undefined;
   /** When something last went on: initial data was sent, or an ACK came. */
   #progressMs = nowMs();
   #missed = false;
 
   constructor(options: SwitchoverAcksOptions) {
     this.#options = options;
-  }
-
-  /** The destination has answered the first PING; what it had to say before has been said. */
-  met(peer: 'vmferry' | 'other'): void {
-    this.#peer = peer;
   }
 
   /** An ACK has come. Throws MIGRATION_SWITCHOVER_ACK for one that nobody asked for; the older dialect lets such pass, as QEMU does. */
@@ -59,9 +54,10 @@ export class SwitchoverAcks {
 
   /** Whether the device may say INIT_DATA_SENT if its initial data is out. */
   mayAnnounce({ initialData }: SourceIterable): boolean {
-    if (initialData === undefined || this.#peer === undefined) return false;
+    const peer = this.#options.peer();
+    if (initialData === undefined || peer === undefined) return false;
     if (!this.#options.legacy) return initialData.own;
-    return this.#received === 0 && initialData.announced === 0 && (initialData.own || this.#peer === 'vmferry');
+    return this.#received === 0 && initialData.announced === 0 && (initialData.own || peer === 'vmferry');
   }
 
   /** Initial data has been sent. */
@@ -96,7 +92,7 @@ export class SwitchoverAcks {
       await this.#news.next(Math.min(ms, leftMs));
       return this.state === 'given';
     }
-    if (this.#peer === 'vmferry') {
+    if (this.#options.peer() === 'vmferry') {
       const { waitingFor } = this;
       const fault = { code: 'MIGRATION_DEADLINE', waitingFor, deadlineMs } as const;
       throw new MigrationError(fault, `waited ${deadlineMs} ms for ${waitingFor} (switchover-ack)`);

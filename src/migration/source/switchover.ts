@@ -9,7 +9,7 @@ const PING_COMMIT = 0x0fe2_2f01;
 /** What will confirm the guest; undefined without a return path. */
 export type Confirmation = { readonly shut: Promise<void> } | undefined;
 
-/** Stops the guest, sends all that is left, passes the commit point. */
+/** The guest stands: sends all that is left, passes the commit point. */
 export async function switchOver(run: SourceRun, ram: RamSaver): Promise<Confirmation> {
   const { stream } = run;
   await lastHarvest(run, ram);
@@ -31,10 +31,9 @@ export async function switchOver(run: SourceRun, ram: RamSaver): Promise<Confirm
   return await commit(run);
 }
 
-/** Stops the guest: from its return on no page becomes dirty any more, and those that are dirty are known. */
+/** The guest stands: from its return on the pages that are dirty are known. */
 export async function lastHarvest(run: SourceRun, ram: RamSaver): Promise<void> {
   const { settings, statistics, stream } = run;
-  await stopGuest(run);
   if (settings.capability('pause-before-switchover')) await run.pause();
   run.check();
   run.move('device');
@@ -45,13 +44,28 @@ export async function lastHarvest(run: SourceRun, ram: RamSaver): Promise<void> 
   statistics.syncCount++;
 }
 
-async function stopGuest(run: SourceRun): Promise<void> {
+/**
+ * Stops the guest: from its return on no page becomes dirty any more. `withinMs`: a running machine whose devices would take longer runs on, and why
+ * is returned.
+ */
+export async function stopGuest(run: SourceRun, withinMs = Number.POSITIVE_INFINITY): Promise<Error | undefined> {
   const { machine, statistics } = run;
-  run.stopping(machine.runState);
+  const from = machine.runState;
+  run.stopping(from);
   statistics.stopMs = nowMs();
-  await machine.stop('finish-migrate');
+  if (from === 'running' && Number.isFinite(withinMs) && machine.stopWithin !== undefined) {
+    const late = await machine.stopWithin('finish-migrate', withinMs);
+    if (late !== undefined) {
+      run.stopping(undefined);
+      statistics.stopMs = undefined;
+      statistics.missedStops++;
+      run.check();
+      return late;
+    }
+  } else await machine.stop('finish-migrate');
   run.stopped();
   run.check();
+  return undefined;
 }
 
 /** The answer to a PING behind the last device section: with it the commit point is passed only when all is loaded over there. */

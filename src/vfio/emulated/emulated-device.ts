@@ -10,6 +10,7 @@ import type {
   DeviceConfig,
   DeviceFeatures,
   DmaRange,
+  LoadFigures,
   PrecopyInfo,
   ReadResult,
   VfioDevice,
@@ -23,7 +24,7 @@ import { type DmaPort, NO_DMA, SharedDma, type SharedWindow } from './dma.ts';
 import { arcPoint, type Fault, type FaultPoint, Faults, readWith } from './faults.ts';
 import { type Activity, Hardware, type HardwareEvidence, type HardwareParts } from './hardware.ts';
 import { BadStream, Loader } from './loader.ts';
-import { featuresOf, initialBytesOf, type VfOptions } from './options.ts';
+import { featuresOf, initialBytesOf, loadFiguresOf, type VfOptions } from './options.ts';
 import { type DeviceClock, realClock, Throughput } from './pace.ts';
 import type { Peer } from './peer.ts';
 import { Saver, wholeStreamBytes } from './saver.ts';
@@ -59,6 +60,7 @@ export class EmulatedDevice implements VfioDevice, DeviceConfig {
   readonly name: string;
   readonly features: DeviceFeatures;
   readonly needsMachineLock: boolean;
+  readonly loadFigures: LoadFigures;
   readonly #hardware: Hardware;
   readonly #options: VfOptions;
   readonly #clock: DeviceClock;
@@ -87,6 +89,7 @@ export class EmulatedDevice implements VfioDevice, DeviceConfig {
     this.#loading = new Throughput(clock, options['load-bandwidth']);
     this.needsMachineLock = options['config-lock'];
     this.features = featuresOf(options);
+    this.loadFigures = loadFiguresOf(options);
     const work: ArcWork = {
       costMs: (arc) => this.#arcMs(arc),
       undoMs: (arc) => this.#arcMs(arc),

@@ -6,6 +6,7 @@ import type {
   DeviceConfig,
   DeviceFeatures,
   DmaRange,
+  LoadFigures,
   PrecopyInfo,
   ReadResult,
   TransitionOptions,
@@ -17,7 +18,7 @@ import type { DeviceState } from '../states.ts';
 import type { SharedWindow } from './dma.ts';
 import type { DeviceEvidence } from './emulated-device.ts';
 import type { DeviceCalls, DeviceStart, FromDevice, SharedBytes, ToDevice } from './messages.ts';
-import { featuresOf } from './options.ts';
+import { featuresOf, loadFiguresOf } from './options.ts';
 import { BAR_BYTES } from './stream-format.ts';
 
 /** Opening writes the device's whole state: time for it, ms, and bytes of state a ms on top. */
@@ -38,6 +39,7 @@ export class EmulatedVf implements VfioDevice, DeviceConfig, DeviceFunction {
   readonly name: string;
   readonly features: DeviceFeatures;
   readonly needsMachineLock: boolean;
+  readonly loadFigures: LoadFigures;
   readonly regions: readonly DeviceRegion[] = [
     { index: 0, size: BAR_BYTES, readable: true, writable: true },
     { index: 7, size: CONFIG_SPACE_BYTES, readable: true, writable: true },
@@ -60,6 +62,7 @@ export class EmulatedVf implements VfioDevice, DeviceConfig, DeviceFunction {
     this.name = name;
     this.needsMachineLock = options['config-lock'];
     this.features = featuresOf(options);
+    this.loadFigures = loadFiguresOf(options);
     this.#thread = new Worker(new URL('./device-thread.js', import.meta.url), {
       name,
       workerData: start,

@@ -1,5 +1,5 @@
 /** What an emulated VF is like: its cost model. Declared once; the command line, its help and the checks follow from the table. */
-import type { DeviceFeatures } from '../device.ts';
+import type { DeviceFeatures, LoadFigures } from '../device.ts';
 import { ERRNO, errnoName, vfioError } from '../errors.ts';
 import { type Fault, faultOf } from './faults.ts';
 
@@ -124,6 +124,15 @@ export function featuresOf(options: VfParameters): DeviceFeatures {
     stopCopySize: true,
     precopyInfo: options.precopy,
     deadlines: options.deadlines,
+  };
+}
+
+export function loadFiguresOf(options: VfParameters): LoadFigures {
+  const rate = options['load-bandwidth'];
+  return {
+    allocationMs: options['allocation-ms'],
+    bytesPerMs: rate === 0 ? Number.POSITIVE_INFINITY : rate / 1000,
+    configMs: options['config-load-ms'],
   };
 }
 

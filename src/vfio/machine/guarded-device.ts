@@ -7,6 +7,7 @@ import type {
   DeviceConfig,
   DeviceFeatures,
   DmaRange,
+  LoadFigures,
   PrecopyInfo,
   ReadResult,
   TransitionOptions,
@@ -26,6 +27,9 @@ export interface DeviceDeadlines {
 
 export const DEVICE_DEADLINES: DeviceDeadlines = { transitionMs: 60_000, dataMs: 60_000, answerMs: 20_000 };
 
+/** A migration takes about a dozen; attempts that were too late add some. */
+const ARCS_KEPT = 64;
+
 /** A device, and what a VMM keeps of it. */
 export type MigratableDevice = VfioDevice & DeviceConfig;
 
@@ -36,6 +40,7 @@ export class GuardedDevice implements MigratableDevice {
   #lost = false;
   /** Why it was given up. */
   #silence: Error | undefined;
+  #arcs: ArcLatency[] = [];
 
   constructor(device: MigratableDevice, deadlines: DeviceDeadlines = DEVICE_DEADLINES) {
     this.#device = device;
@@ -54,16 +59,32 @@ export class GuardedDevice implements MigratableDevice {
     return this.#device.needsMachineLock;
   }
 
+  get loadFigures(): LoadFigures | undefined {
+    return this.#device.loadFigures;
+  }
+
   get lost(): boolean {
     return this.#lost;
+  }
+
+  /** The last arcs that it took, and how long each lasted. */
+  get arcs(): readonly ArcLatency[] {
+    return this.#arcs;
+  }
+
+  /** A migration begins. */
+  clearArcs(): void {
+    this.#arcs = [];
   }
 
   state(): Promise<DeviceState> {
     return this.#within('get state', this.#device.state(), this.#deadlines.answerMs);
   }
 
-  setState(target: DeviceState, options?: TransitionOptions): Promise<readonly ArcLatency[]> {
-    return this.#within('set state', this.#device.setState(target, options), this.#deadlines.transitionMs);
+  async setState(target: DeviceState, options?: TransitionOptions): Promise<readonly ArcLatency[]> {
+    const arcs = await this.#within('set state', this.#device.setState(target, options), this.#deadlines.transitionMs);
+    this.#arcs = [...this.#arcs, ...arcs].slice(-ARCS_KEPT);
+    return arcs;
   }
 
   estimate(target: DeviceState): Promise<number | undefined> {

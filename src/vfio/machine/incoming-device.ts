@@ -11,6 +11,7 @@ import type { IncomingState, LoadEngine } from '../../machine/index.ts';
 import { decodeVfioConfig, type SectionHeader, type VfioElement } from '../../wire/index.ts';
 import { ERRNO, operationFailed } from '../errors.ts';
 import type { GuardedDevice } from './guarded-device.ts';
+import type { LoadRecord } from './load-record.ts';
 import type { Span, Spans } from './spans.ts';
 
 const BLOCK_BYTES = 1024 * 1024;
@@ -20,6 +21,7 @@ export class IncomingDevice {
   readonly device: GuardedDevice;
   readonly #engine: LoadEngine;
   readonly #spans: Spans;
+  readonly #record: LoadRecord;
   readonly #free: Buffer[] = [];
   #blocks = 0;
   readonly #news = new WakeUp();
@@ -39,11 +41,14 @@ export class IncomingDevice {
   #beside = false;
   #config = false;
 
-  constructor(device: GuardedDevice, engine: LoadEngine, spans: Spans) {
+  constructor(device: GuardedDevice, engine: LoadEngine, spans: Spans, record: LoadRecord) {
     this.device = device;
     this.#engine = engine;
     this.#spans = spans;
+    this.#record = record;
+    record.begin();
     spans.clear(device.name);
+    device.clearArcs();
     engine.signal.addEventListener('abort', () => this.#stop(asError(engine.signal.reason)), { once: true });
   }
 
@@ -117,7 +122,7 @@ export class IncomingDevice {
     this.#block = undefined;
     this.#filled = 0;
     const span = stopped ? this.#loading() : this.#preloading();
-    const done = this.device.write(bytes).then(
+    const done = this.#writeTimed(bytes).then(
       () => this.#spans.end(span, bytes.length),
       (error) => this.#fail(asError(error)),
     );
@@ -127,6 +132,12 @@ export class IncomingDevice {
       this.#free.push(block);
       this.#news.wake();
     });
+  }
+
+  async #writeTimed(bytes: Buffer): Promise<void> {
+    const calledMs = nowMs();
+    await this.device.write(bytes);
+    this.#record.wrote(bytes.length, calledMs);
   }
 
   async #freeBlock(): Promise<Buffer> {
@@ -197,7 +208,7 @@ export class IncomingDevice {
         return config;
       }
       const span = this.#loading();
-      await this.device.write(buffer.bytes);
+      await this.#writeTimed(buffer.bytes);
       this.#spans.end(span, buffer.bytes.length);
       buffer.release();
     }
@@ -222,6 +233,7 @@ export class IncomingDevice {
           const span = this.#spans.begin(this.device.name, 'config');
           await this.device.loadConfig(bytes);
           this.#spans.end(span, bytes.length);
+          this.#record.configured(nowMs() - span.startMs);
         },
       })
       .catch(() => {});

@@ -10,7 +10,7 @@
  *
  * @spec qemu hw/vfio/migration.c
  */
-import { Writer } from '../../base/index.ts';
+import { nowMs, Writer } from '../../base/index.ts';
 import type { DeviceSection, InitialData, OutgoingState, PendingBytes, SourceIterable } from '../../machine/index.ts';
 import { encodeVfioData, encodeVfioTag } from '../../wire/index.ts';
 import { ERRNO, operationFailed } from '../errors.ts';
@@ -54,6 +54,7 @@ export class OutgoingDevice implements SourceIterable {
   /** What is left goes, or has gone, on parallel channels. */
   #beside = false;
   #sentBytes = 0;
+  #sentSinceMs: number | undefined;
   /** The guest ran again after the stream had been taken to its stopped part: the destination cannot be given the rest of it. */
   #interrupted = false;
   /** As last told by the device. */
@@ -89,20 +90,36 @@ export class OutgoingDevice implements SourceIterable {
 
   /** The machine is about to stop. */
   stopping(): void {
-    if (!this.#active) return;
-    if (this.#precopy !== undefined) this.#spans.end(this.#precopy, this.#sentBytes);
-    this.#precopy = undefined;
-    this.#stop = this.#spans.begin(this.device.name, 'stop');
+    if (this.#active) this.#stop = this.#spans.begin(this.device.name, 'stop');
   }
 
   /** And has, with all of its devices. */
   stopped(): void {
-    if (this.#stop !== undefined) this.#spans.end(this.#stop);
+    if (this.#stop === undefined) return;
+    this.#spans.end(this.#stop);
+    if (this.#precopy !== undefined) this.#spans.end(this.#precopy, this.#sentBytes, this.#stop.startMs);
+    this.#precopy = undefined;
+  }
+
+  /** Or has not: a device was late, and all run on. */
+  notStopped(): void {
+    if (this.#stop !== undefined) this.#spans.drop(this.#stop);
+    this.#stop = undefined;
+  }
+
+  /** It has sent a part of its state: the destination can be given the rest only by the same saving session. */
+  get keepsSession(): boolean {
+    return this.#active && this.#sentBytes > 0;
   }
 
   /** The devices of the machine run again. */
   restarted(): void {
-    if (this.#active && this.#sentBytes > 0) this.#interrupted = true;
+    if (this.keepsSession) this.#interrupted = true;
+  }
+
+  /** How long the destination has had some of its data, ms; 0: it has none. */
+  get sendingForMs(): number {
+    return this.#sentSinceMs === undefined ? 0 : nowMs() - this.#sentSinceMs;
   }
 
   get initialData(): InitialData | undefined {
@@ -113,6 +130,8 @@ export class OutgoingDevice implements SourceIterable {
   async setup({ switchoverAck }: { readonly switchoverAck: boolean }): Promise<Uint8Array> {
     this.#active = true;
     this.#spans.clear(this.device.name);
+    this.device.clearArcs();
+    this.#stop = undefined;
     this.#send = undefined;
     this.#firstInitialBytes = undefined;
     this.#switchoverAck = switchoverAck;
@@ -122,6 +141,7 @@ export class OutgoingDevice implements SourceIterable {
     this.#beside = false;
     this.#interrupted = false;
     this.#sentBytes = 0;
+    this.#sentSinceMs = undefined;
     this.#blocks = [0, 1].map(() => Buffer.from(new SharedArrayBuffer(HEAD_BYTES + BLOCK_BYTES + TAG_BYTES)));
     const { states, precopyInfo } = this.device.features;
     if (states.preCopy && (await this.device.state()) === 'RUNNING') {
@@ -289,6 +309,7 @@ export class OutgoingDevice implements SourceIterable {
     encodeVfioData(head, result);
     head.bytes().copy(block);
     this.#sentBytes += result;
+    this.#sentSinceMs ??= nowMs();
     await this.#count(result);
     return result;
   }

@@ -57,6 +57,11 @@ export class Spans {
     return span;
   }
 
+  /** It has not been, after all. */
+  drop(span: Span): void {
+    this.#all = this.#all.filter((one) => one !== span);
+  }
+
   /** Over for now; a span that goes on is ended again. */
   end(span: Span, bytes = 0, endMs = nowMs()): void {
     span.endMs = Math.max(span.endMs ?? endMs, endMs);

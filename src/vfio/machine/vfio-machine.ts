@@ -6,6 +6,7 @@
  *     log       what devices have logged themselves is put to what the machine's log knows, at every harvest
  *     stream    a section for each device (OutgoingDevice, IncomingDevice), its configuration among the FULL sections
  */
+import { asError, explain, nowMs } from '../../base/index.ts';
 import type {
   AnnouncedBlock,
   DestinationMachine,
@@ -13,6 +14,7 @@ import type {
   DirtyLog,
   IncomingRam,
   IncomingState,
+  LoadCost,
   LoadEngine,
   PageWindow,
   RamBlock,
@@ -22,16 +24,27 @@ import type {
   SharedRam,
   SourceIterable,
   SourceMachine,
+  SwitchoverCost,
 } from '../../machine/index.ts';
 import type { Configuration, SectionHeader, VfioElement } from '../../wire/index.ts';
-import type { DeviceFeatures } from '../device.ts';
-import { ERRNO, vfioError } from '../errors.ts';
+import type { ArcLatency, DeviceFeatures } from '../device.ts';
+import { ERRNO, operationFailed, vfioError } from '../errors.ts';
 import type { DeviceState } from '../states.ts';
 import { DeviceDirtyLog } from './device-dirty-log.ts';
 import { DEVICE_DEADLINES, type DeviceDeadlines, GuardedDevice, type MigratableDevice } from './guarded-device.ts';
 import { IncomingDevice } from './incoming-device.ts';
+import { type DeviceToLoad, LoadRecord, loadCostOf } from './load-record.ts';
 import { OutgoingDevice } from './outgoing-device.ts';
-import { AFTER_SAVING, startDevices, stopDevices, together } from './running.ts';
+import {
+  AFTER_SAVING,
+  isLate,
+  type StopMoments,
+  startDevices,
+  stopDevices,
+  stopEstimate,
+  together,
+  unstopDevices,
+} from './running.ts';
 import { type Span, Spans } from './spans.ts';
 import { addOldStyleSections } from './vmdesc.ts';
 
@@ -67,11 +80,14 @@ export interface DeviceReport {
   readonly resets: number;
   /** Of the last migration. */
   readonly spans: readonly Span[];
+  /** State transitions of the last migration, in their order. */
+  readonly arcs: readonly ArcLatency[];
 }
 
 interface Slot extends PluggedDevice {
   readonly device: GuardedDevice;
   readonly outgoing: OutgoingDevice;
+  readonly record: LoadRecord;
   incoming: IncomingDevice | undefined;
 }
 
@@ -97,7 +113,7 @@ export class VfioMachine implements DeviceHost {
       const outgoing = new OutgoingDevice(device, plugged.idstr, plugged.instance, this.#spans, () =>
         this.#settle(device),
       );
-      return { ...plugged, device, outgoing, incoming: undefined };
+      return { ...plugged, device, outgoing, record: new LoadRecord(device), incoming: undefined };
     });
     this.#dirtyLog = new DeviceDirtyLog(host, () => this.#devices);
   }
@@ -131,6 +147,7 @@ export class VfioMachine implements DeviceHost {
       stateBytes: known ? await device.stopCopySize().catch(() => undefined) : undefined,
       resets: this.#resets.filter((one) => one === name).length,
       spans: this.#spans.all.filter((span) => span.device === name),
+      arcs: device.arcs,
     };
   }
 
@@ -175,11 +192,69 @@ export class VfioMachine implements DeviceHost {
   }
 
   async stop(state: RunState): Promise<void> {
-    const present = this.#slots.filter(({ device }) => !device.lost);
-    for (const { outgoing } of present) outgoing.stopping();
+    await this.#stop(state);
+  }
+
+  /** Devices that take deadlines are held to it; one that is late runs on, and all others with it. */
+  async stopWithin(state: RunState, deadlineMs: number): Promise<Error | undefined> {
+    const untilMs = nowMs() + deadlineMs;
+    const { quietMs, restMs } = await stopEstimate(this.#stopping());
+    if (quietMs + restMs > deadlineMs) {
+      const neededMs = quietMs + restMs;
+      const fault = { code: 'VFIO_DEADLINE_REFUSED', device: '', errno: ERRNO.ETIME, deadlineMs, neededMs } as const;
+      return vfioError(fault, `devices need ${neededMs.toFixed(1)} ms to stop, and have ${deadlineMs.toFixed(1)} ms`);
+    }
+    try {
+      await this.#stop(state, { quietMs: untilMs - restMs, stoppedMs: untilMs });
+      return undefined;
+    } catch (error) {
+      if (!isLate(error)) throw error;
+      const stopping = this.#stopping();
+      const stuck = await unstopDevices(stopping.map((one) => ({ ...one, keeps: one.outgoing.keepsSession })));
+      if (stuck.length > 0) {
+        const names = stuck.map(({ name }) => name).join(', ');
+        const why = `it had stopped when another device was late, and what it has begun to save has no way back: ${explain(error)}`;
+        throw operationFailed(names, 'set state', ERRNO.ETIMEDOUT, why);
+      }
+      for (const { outgoing } of stopping) outgoing.notStopped();
+      await this.#host.resume();
+      return asError(error);
+    }
+  }
+
+  async #stop(state: RunState, moments?: StopMoments): Promise<void> {
+    const stopping = this.#stopping();
+    for (const { outgoing } of stopping) outgoing.stopping();
     await this.#host.stop(state);
-    await stopDevices(present.map(({ device, outgoing }) => ({ device, target: outgoing.stopTarget })));
-    for (const { outgoing } of present) outgoing.stopped();
+    await stopDevices(stopping, moments);
+    for (const { outgoing } of stopping) outgoing.stopped();
+  }
+
+  #stopping() {
+    return this.#slots
+      .filter(({ device }) => !device.lost)
+      .map(({ device, outgoing }) => ({ device, outgoing, target: outgoing.stopTarget }));
+  }
+
+  async switchoverCost(): Promise<SwitchoverCost> {
+    const { quietMs, restMs } = await stopEstimate(this.#stopping());
+    const stopMs = quietMs + restMs;
+    const toLoad = this.#slots.map(({ device, record, outgoing }): DeviceToLoad => {
+      const { figures } = record;
+      // Whoever has got data has begun; and to start takes about as long as to stop.
+      const allocationMs = Math.max(0, figures.allocationMs - outgoing.sendingForMs);
+      return { figures, allocationMs, startMs: stopMs, lock: device.needsMachineLock };
+    });
+    return { stopMs, load: loadCostOf(toLoad) };
+  }
+
+  async loadCost(): Promise<LoadCost> {
+    const toLoad = this.#slots.map(async ({ device, record }): Promise<DeviceToLoad> => {
+      const { figures } = record;
+      const startMs = device.lost ? 0 : ((await device.estimate('RUNNING')) ?? 0);
+      return { figures, allocationMs: record.begun ? 0 : figures.allocationMs, startMs, lock: device.needsMachineLock };
+    });
+    return loadCostOf(await Promise.all(toLoad));
   }
 
   /** A device that cannot go on is no reason for the guest to stand: it is reset, or given up. */
@@ -210,7 +285,7 @@ export class VfioMachine implements DeviceHost {
   async configure(configuration: Configuration, engine: LoadEngine): Promise<void> {
     await this.#host.configure(configuration, engine);
     for (const slot of this.#slots) {
-      slot.incoming = new IncomingDevice(slot.device, engine, this.#spans);
+      slot.incoming = new IncomingDevice(slot.device, engine, this.#spans, slot.record);
     }
   }
 

@@ -3,7 +3,7 @@ import { unsupported } from '../../errors.ts';
 import type { Dial } from '../../source/multifd.ts';
 import type { RamSaver } from '../../source/ram-save.ts';
 import type { SourceRun } from '../../source/run.ts';
-import { lastHarvest } from '../../source/switchover.ts';
+import { lastHarvest, stopGuest } from '../../source/switchover.ts';
 import { PostcopySource } from './postcopy-source.ts';
 
 /** Throws MIGRATION_UNSUPPORTED if this migration cannot become a postcopy. */
@@ -33,6 +33,7 @@ export async function beginPostcopy(run: SourceRun, ram: RamSaver, dial: Dial | 
     await run.wait(links.returnPath!.answered(), 'answer');
     await connectPreempt(run, dial);
   }
+  await stopGuest(run);
   await lastHarvest(run, ram);
   await stream.switchoverStart();
   await stream.completeOthers();

@@ -1,0 +1,85 @@
+/** What loading a device takes here: measured while it was loaded, this time or the last, and until then as the device declares it. */
+import { nowMs } from '../../base/index.ts';
+import type { LoadCost } from '../../machine/index.ts';
+import type { LoadFigures } from '../device.ts';
+import type { GuardedDevice } from './guarded-device.ts';
+
+/** Of a device that declares nothing and was never loaded. */
+const NOTHING_KNOWN: LoadFigures = { allocationMs: 0, bytesPerMs: Number.POSITIVE_INFINITY, configMs: 0 };
+
+export class LoadRecord {
+  readonly #device: GuardedDevice;
+  #begun = false;
+  #allocationMs: number | undefined;
+  #bytes = 0;
+  #ms = 0;
+  #configMs: number | undefined;
+  #lastWriteMs = 0;
+
+  constructor(device: GuardedDevice) {
+    this.#device = device;
+  }
+
+  /** A load begins; what is known of the last one stays until this one tells better. */
+  begin(): void {
+    this.#begun = false;
+  }
+
+  /** A write is over that was asked for at `calledMs`. With the first of a load the device takes what it needs. */
+  wrote(bytes: number, calledMs: number): void {
+    const now = nowMs();
+    const ms = now - Math.max(calledMs, this.#lastWriteMs);
+    this.#lastWriteMs = now;
+    if (this.#begun) {
+      this.#bytes += bytes;
+      this.#ms += ms;
+      return;
+    }
+    this.#begun = true;
+    this.#allocationMs = ms;
+    this.#bytes = 0;
+    this.#ms = 0;
+  }
+
+  configured(ms: number): void {
+    this.#configMs = ms;
+  }
+
+  /** The device has what it needs for this load. */
+  get begun(): boolean {
+    return this.#begun;
+  }
+
+  get figures(): LoadFigures {
+    const declared = this.#device.loadFigures ?? NOTHING_KNOWN;
+    return {
+      allocationMs: this.#allocationMs ?? declared.allocationMs,
+      bytesPerMs: this.#bytes > 0 && this.#ms > 0 ? this.#bytes / this.#ms : declared.bytesPerMs,
+      configMs: this.#configMs ?? declared.configMs,
+    };
+  }
+}
+
+export interface DeviceToLoad {
+  readonly figures: LoadFigures;
+  /** Of its allocation, what is not over yet, ms. */
+  readonly allocationMs: number;
+  /** From the last byte of its state to RUNNING, its configuration left out, ms. */
+  readonly startMs: number;
+  /** Its configuration is loaded under the machine lock. */
+  readonly lock: boolean;
+}
+
+/** Devices load all together, but those that need the machine lock load their configurations one after the other. */
+export function loadCostOf(devices: readonly DeviceToLoad[]): LoadCost {
+  const most = (of: (device: DeviceToLoad) => number) => devices.reduce((max, device) => Math.max(max, of(device)), 0);
+  const underLock = devices.reduce((sum, { lock, figures }) => sum + (lock ? figures.configMs : 0), 0);
+  const alone = most(
+    ({ allocationMs, startMs, figures, lock }) => allocationMs + startMs + (lock ? 0 : figures.configMs),
+  );
+  const locked = most(({ allocationMs, startMs, lock }) => (lock ? allocationMs + startMs : 0)) + underLock;
+  return {
+    ms: Math.max(alone, locked),
+    bytesPerMs: devices.reduce((min, { figures }) => Math.min(min, figures.bytesPerMs), Number.POSITIVE_INFINITY),
+  };
+}

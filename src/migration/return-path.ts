@@ -14,6 +14,8 @@ export const PING_HELLO = 0x0fe2_2f02;
 export const PONG_VMFERRY = 0x0fe2_2f03;
 /** To a vmferry destination: what does it cost to load the devices? It answers with `loadCostWords`, and then with this. */
 export const PING_LOAD_COST = 0x0fe2_2f04;
+/** To anyone: has all this arrived? */
+export const PING_BURST = 0x0fe2_2f05;
 
 /** 12 bits of what is said, 20 bits of number. */
 const WORD_BITS = 20;

@@ -7,10 +7,7 @@ export const BANDWIDTH_WINDOW_MS = 100;
 /** Windows that the switchover is planned with. */
 const WINDOWS_PLANNED_WITH = 4;
 
-/** Less than this goes into buffers on the way and tells nothing. */
-const BUSY_BYTES_MIN = 64 * 1024;
-/** What was measured longer ago than this is no reason to wait. */
-const STALE_MS = 2_000;
+const BURSTS_KEPT = 32;
 /** Bytes a ms: what QEMU and vmferry send at most unless they are told otherwise (default of max-bandwidth). */
 const ASSUMED_BANDWIDTH = (128 * 1024 * 1024) / 1000;
 
@@ -76,7 +73,8 @@ export class Statistics {
   /** Of such a window: what is gathered of it. */
   #busyBytes = 0;
   #busyMs = 0;
-  #lastBusyMs = nowMs();
+  /** The last times that all there was to send had arrived: bytes a ms, or more. */
+  readonly #bursts: number[] = [];
   pagesPerSecond = 0;
   #traffic: () => Traffic = () => ({ mainBytes: 0, channels: NO_CHANNELS });
   #channels = NO_CHANNELS;
@@ -134,19 +132,22 @@ export class Statistics {
     return spanMs >= BANDWIDTH_WINDOW_MS / 4 ? (this.transferredBytes - this.#windowBytes) / spanMs : 0;
   }
 
-  /** For `ms` there was always something to send, and `bytes` have gone. What little went says nothing of the link. */
+  /** For `ms` there was always something to send, and `bytes` have gone. */
   busy(bytes: number, ms: number): void {
-    if (bytes < BUSY_BYTES_MIN && ms < BANDWIDTH_WINDOW_MS) return;
     this.#busyBytes += bytes;
     this.#busyMs += ms;
-    this.#lastBusyMs = nowMs();
     if (this.#busyMs < BANDWIDTH_WINDOW_MS) return;
     if (this.#recent.push(this.#busyBytes / this.#busyMs) > WINDOWS_PLANNED_WITH) this.#recent.shift();
     this.#busyBytes = 0;
     this.#busyMs = 0;
   }
 
-  /** The destination was at something else than receiving, and is no more: how fast it was says nothing. */
+  /** All that there was, `bytes`, has arrived `ms` after the first of it was sent: the link carries that much at least. */
+  arrived(bytes: number, ms: number): void {
+    if (this.#bursts.push(bytes / ms) > BURSTS_KEPT) this.#bursts.shift();
+  }
+
+  /** The destination was at something else than receiving, and is no more: how slow it was says nothing. */
   forgetBandwidth(): void {
     this.#recent = [];
     this.#busyBytes = 0;
@@ -155,20 +156,16 @@ export class Statistics {
 
   /**
    * Bytes a ms to promise a downtime by: the slowest of the last windows in which there was always something to send. A link or a processor that
-   * others use too gives now more, now less, and the guest that stands still gets what it gets. `idle`: all has been sent that there was. Then what
-   * was slow a while ago is over, and a link that has never kept anyone waiting is taken for ASSUMED_BANDWIDTH at least: with a
-   * guest that changes little there would be nothing to measure by, for ever.
+   * others use too gives now more, now less, and the guest that stands still gets what it gets. `idle`: all has been sent that there was. Then the
+   * best of what has arrived lately counts too, and where nothing is known at all, ASSUMED_BANDWIDTH: with a guest that changes little there
+   * would be nothing to measure by, for ever.
    */
   cautiousBandwidth(idle: boolean): number {
-    if (this.#recent.length > 0) {
-      const stale = idle && nowMs() - this.#lastBusyMs > STALE_MS;
-      if (!stale) return Math.min(...this.#recent);
-      const best = Math.max(...this.#recent);
-      if (best > 0) return best;
-    }
     const gathered = this.#busyMs >= BANDWIDTH_WINDOW_MS / 4 ? this.#busyBytes / this.#busyMs : 0;
-    if (gathered > 0) return gathered;
-    return idle ? Math.max(ASSUMED_BANDWIDTH, this.#busyMs > 0 ? this.#busyBytes / this.#busyMs : 0) : 0;
+    const sustained = this.#recent.length > 0 ? Math.min(...this.#recent) : gathered;
+    if (!idle) return sustained;
+    const known = Math.max(sustained, ...this.#bursts);
+    return known > 0 ? known : ASSUMED_BANDWIDTH;
   }
 
   ram(): MigrationRamStats {

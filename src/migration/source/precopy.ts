@@ -1,7 +1,9 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { explain, nowMs } from '../../base/index.ts';
 import { AutoConverge, type DowntimeParts, expectedDowntime, sumOf } from '../convergence.ts';
+import { PING_BURST } from '../return-path.ts';
 import type { RamSaver } from './ram-save.ts';
+import type { ReturnPathReader } from './return-path-reader.ts';
 import type { SourceRun } from './run.ts';
 import { stopGuest } from './switchover.ts';
 
@@ -11,6 +13,8 @@ const PART_MS = 50;
 /** After devices could not be stopped in time the guest runs at least this long, ms; each time twice as long, up to the most. */
 const RETRY_MS = 250;
 const RETRY_MS_MAX = 30_000;
+/** Less than this takes no longer than the way there and back. */
+const BURST_BYTES_MIN = 64 * 1024;
 /** With nothing to send, the next look is taken after this, ms. */
 const IDLE_MS = 10;
 
@@ -23,6 +27,8 @@ export class Precopy {
   #roundStartBytes: number;
   /** The last pass has left no page that was known to be dirty. */
   #idle = false;
+  /** A PING is on its way that tells when all has arrived. */
+  #timing = false;
   /** The guest is not stopped before. */
   #notBeforeMs = 0;
 
@@ -49,7 +55,7 @@ export class Precopy {
       // Little is left of what was known to be dirty: only a look at the log, and at the devices, tells how much really is.
       await this.#nextRound();
       const plan = await this.#plan(true);
-      if (!this.#fits(plan)) {
+      if (!this.#fits(plan) || !this.#run.costs.settled) {
         if (!sent && this.#ram.dirtyPages === 0) await pause(IDLE_MS);
         continue;
       }
@@ -71,10 +77,29 @@ export class Precopy {
     if (sent) acks?.progress();
     await links.output.flush();
     const { mainBytes, channels } = statistics.traffic;
-    statistics.busy(mainBytes + channels.bytes - startBytes, nowMs() - startMs);
+    const bytes = mainBytes + channels.bytes - startBytes;
     this.#idle = ram.dirtyPages === 0;
+    // What is little goes into the buffers on the way, at any speed: only the destination can tell when it has it.
+    if (!this.#idle || links.returnPath === undefined) statistics.busy(bytes, nowMs() - startMs);
+    else if (bytes >= BURST_BYTES_MIN) await this.#timeBurst(links.returnPath, bytes, startMs);
     this.#run.check();
     return sent;
+  }
+
+  /** Only for devices: pages alone are few when they fit the downtime limit. */
+  async #timeBurst(returnPath: ReturnPathReader, bytes: number, startMs: number): Promise<void> {
+    const { machine, statistics, stream, links } = this.#run;
+    if (this.#timing || machine.iterables.length === 0) return;
+    this.#timing = true;
+    returnPath.pong(PING_BURST).then(
+      () => {
+        this.#timing = false;
+        statistics.arrived(bytes, nowMs() - startMs);
+      },
+      () => {},
+    );
+    await stream.ping(PING_BURST);
+    await links.output.flush();
   }
 
   /** Whether the destination's devices are ready, or there are none to wait for. */

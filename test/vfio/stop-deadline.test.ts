@@ -55,7 +55,7 @@ for (const [name, given, arc, fault] of LATE) {
     const play = await begin(t, [late([`arc ${arc}:${fault}`], given)], limit(LIMIT_MS));
     const { source: result } = await play.ended;
     assert.equal(result.status, 'completed', why(result));
-    assert.equal(result.info['x-missed-stops'], 1);
+    assert.ok(result.info['x-missed-stops']! >= 1);
     assert.deepEqual(play.events, ['stopped'], 'managers hear of the stop that was one');
     const [report] = await play.source.machine.reports();
     assert.equal(report?.resets, 0);
@@ -72,13 +72,27 @@ test('others that had stopped run on too, as long as nothing of them has been se
   const play = await begin(t, vfs, limit(LIMIT_MS));
   const { source: result } = await play.ended;
   assert.equal(result.status, 'completed', why(result));
-  assert.equal(result.info['x-missed-stops'], 1);
+  assert.ok(result.info['x-missed-stops']! >= 1);
   await verifyAll(play.destination);
 });
 
-test('one that had begun to save and stopped has no way back: the migration fails, the guest goes on with its devices whole', async (t) => {
-  const vfs = [late(['arc PRE_COPY_P2P>STOP_COPY:hang']), late([], { seed: 101 })];
-  const play = await begin(t, vfs, limit(LIMIT_MS));
+/** The first device is late with its last step as often as it says here, and by then the second has no way back. */
+function oneStuck(times: number) {
+  const faults = Array.from({ length: times }, (_, after) => `arc PRE_COPY_P2P>STOP_COPY:hang,after=${after}`);
+  return [late(faults), late([], { seed: 101 })];
+}
+
+test('one that has begun to save and has stopped has no way back: who is late gets as much time once more', async (t) => {
+  const play = await begin(t, oneStuck(1), limit(LIMIT_MS));
+  const { source: result } = await play.ended;
+  assert.equal(result.status, 'completed', why(result));
+  assert.equal(result.info['x-missed-stops'], undefined);
+  assert.deepEqual(play.events, ['stopped']);
+  await verifyAll(play.destination);
+});
+
+test('and if that is not enough the migration fails, and the guest goes on with its devices whole', async (t) => {
+  const play = await begin(t, oneStuck(2), limit(LIMIT_MS));
   const { source: result } = await play.ended;
   assert(result.status === 'failed');
   assert.match(explain(result.error), /vf1: .*had stopped when another device was late.*vf0/s);

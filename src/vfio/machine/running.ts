@@ -4,8 +4,9 @@
  */
 import { nowMs } from '../../base/index.ts';
 import type { TransitionOptions } from '../device.ts';
-import { isVfioError } from '../errors.ts';
+import { ERRNO, isVfioError, vfioError } from '../errors.ts';
 import type { DeviceState } from '../states.ts';
+import { DEADLINE_MARGIN_MS } from '../transitions.ts';
 import type { GuardedDevice } from './guarded-device.ts';
 
 /** Where a device that is to be stopped goes: STOP_COPY if its saving session shall go on, or begin. */
@@ -16,27 +17,37 @@ export interface Stopping {
   readonly target: StopTarget;
 }
 
-/** Moments by which the two steps of stopping must be over, monotonic ms; devices that take no deadlines are not held to them. */
-export interface StopMoments {
-  readonly quietMs: number;
-  readonly stoppedMs: number;
+/** When stopping must be over, monotonic ms, and what its second step takes; devices that take no deadlines are not held to it. */
+export interface StopDeadline {
+  readonly untilMs: number;
+  readonly restMs: number;
 }
 
 /** Throws the first failure after all have ended: some devices may be stopped then, and others not. */
-export async function stopDevices(devices: readonly Stopping[], moments?: StopMoments): Promise<void> {
+export async function stopDevices(devices: readonly Stopping[], deadline?: StopDeadline): Promise<void> {
   await together(devices, async ({ device }) => {
     if (!device.features.states.p2p) return;
     const state = await device.state();
-    const by = () => until(device, moments?.quietMs);
+    const by = () => until(device, deadline && deadline.untilMs - deadline.restMs);
     if (state === 'RUNNING') await device.setState('RUNNING_P2P', by());
     else if (state === 'PRE_COPY') await device.setState('PRE_COPY_P2P', by());
   });
+  // From here on some have no way back: nobody begins what cannot be ended.
+  if (deadline !== undefined && nowMs() + deadline.restMs > deadline.untilMs) {
+    throw tooLate(deadline.restMs, deadline.untilMs - nowMs());
+  }
   await together(devices, async ({ device, target }) => {
     const state = await device.state();
     // What is stopped already keeps its session.
     if (state === 'STOP_COPY' || state === 'RESUMING') return;
-    await device.setState(stoppedState(state, target), until(device, moments?.stoppedMs));
+    await device.setState(stoppedState(state, target), until(device, deadline?.untilMs));
   });
+}
+
+/** All devices together cannot be through in time. */
+export function tooLate(neededMs: number, deadlineMs: number): Error {
+  const fault = { code: 'VFIO_DEADLINE_REFUSED', device: '', errno: ERRNO.ETIME, deadlineMs, neededMs } as const;
+  return vfioError(fault, `devices need ${neededMs.toFixed(1)} ms to stop, and have ${deadlineMs.toFixed(1)} ms`);
 }
 
 function stoppedState(state: DeviceState, target: StopTarget): DeviceState {
@@ -48,7 +59,7 @@ function until(device: GuardedDevice, moment: number | undefined): TransitionOpt
   return { deadlineMs: Math.max(1, moment - nowMs()) };
 }
 
-/** What the two steps take, as devices know themselves, ms; 0 for one that does not know. */
+/** What the two steps take, as devices know themselves, with the margin that they want for a promise, ms; 0 for one that does not know. */
 export async function stopEstimate(devices: readonly Stopping[]): Promise<{ quietMs: number; restMs: number }> {
   let quietMs = 0;
   let restMs = 0;
@@ -58,8 +69,9 @@ export async function stopEstimate(devices: readonly Stopping[]): Promise<{ quie
     const wholeMs = (await device.estimate(stoppedState(state, target))) ?? 0;
     const quiet = state === 'PRE_COPY' ? 'PRE_COPY_P2P' : 'RUNNING_P2P';
     const firstMs = device.features.states.p2p ? ((await device.estimate(quiet)) ?? 0) : 0;
-    quietMs = Math.max(quietMs, firstMs);
-    restMs = Math.max(restMs, wholeMs - firstMs);
+    const margin = device.features.deadlines ? DEADLINE_MARGIN_MS : 0;
+    if (device.features.states.p2p) quietMs = Math.max(quietMs, firstMs + margin);
+    restMs = Math.max(restMs, wholeMs - firstMs + margin);
   });
   return { quietMs, restMs };
 }

@@ -38,11 +38,13 @@ import { OutgoingDevice } from './outgoing-device.ts';
 import {
   AFTER_SAVING,
   isLate,
-  type StopMoments,
+  type StopDeadline,
+  type Stopping,
   startDevices,
   stopDevices,
   stopEstimate,
   together,
+  tooLate,
   unstopDevices,
 } from './running.ts';
 import { type Span, Spans } from './spans.ts';
@@ -89,6 +91,10 @@ interface Slot extends PluggedDevice {
   readonly outgoing: OutgoingDevice;
   readonly record: LoadRecord;
   incoming: IncomingDevice | undefined;
+}
+
+interface StoppingSlot extends Stopping {
+  readonly outgoing: OutgoingDevice;
 }
 
 /** A migration that has failed does not wait longer than this for devices to become fresh again, ms. */
@@ -195,26 +201,24 @@ export class VfioMachine implements DeviceHost {
     await this.#stop(state);
   }
 
-  /** Devices that take deadlines are held to it; one that is late runs on, and all others with it. */
+  /**
+   * Devices that take deadlines are held to it; one that is late runs on, and all others with it. If some of these have no way back, it is given as
+   * much time once more: a promise that is broken by so much is better than a migration that is lost.
+   */
   async stopWithin(state: RunState, deadlineMs: number): Promise<Error | undefined> {
     const untilMs = nowMs() + deadlineMs;
     const { quietMs, restMs } = await stopEstimate(this.#stopping());
-    if (quietMs + restMs > deadlineMs) {
-      const neededMs = quietMs + restMs;
-      const fault = { code: 'VFIO_DEADLINE_REFUSED', device: '', errno: ERRNO.ETIME, deadlineMs, neededMs } as const;
-      return vfioError(fault, `devices need ${neededMs.toFixed(1)} ms to stop, and have ${deadlineMs.toFixed(1)} ms`);
-    }
+    if (quietMs + restMs > deadlineMs) return tooLate(quietMs + restMs, deadlineMs);
     try {
-      await this.#stop(state, { quietMs: untilMs - restMs, stoppedMs: untilMs });
+      await this.#stop(state, { untilMs, restMs });
       return undefined;
     } catch (error) {
       if (!isLate(error)) throw error;
       const stopping = this.#stopping();
       const stuck = await unstopDevices(stopping.map((one) => ({ ...one, keeps: one.outgoing.keepsSession })));
       if (stuck.length > 0) {
-        const names = stuck.map(({ name }) => name).join(', ');
-        const why = `it had stopped when another device was late, and what it has begun to save has no way back: ${explain(error)}`;
-        throw operationFailed(names, 'set state', ERRNO.ETIMEDOUT, why);
+        await this.#stopRest(stopping, nowMs() + deadlineMs, stuck);
+        return undefined;
       }
       for (const { outgoing } of stopping) outgoing.notStopped();
       await this.#host.resume();
@@ -222,15 +226,27 @@ export class VfioMachine implements DeviceHost {
     }
   }
 
-  async #stop(state: RunState, moments?: StopMoments): Promise<void> {
+  async #stop(state: RunState, deadline?: StopDeadline): Promise<void> {
     const stopping = this.#stopping();
     for (const { outgoing } of stopping) outgoing.stopping();
     await this.#host.stop(state);
-    await stopDevices(stopping, moments);
+    await stopDevices(stopping, deadline);
     for (const { outgoing } of stopping) outgoing.stopped();
   }
 
-  #stopping() {
+  async #stopRest(stopping: readonly StoppingSlot[], untilMs: number, stuck: readonly GuardedDevice[]): Promise<void> {
+    try {
+      await stopDevices(stopping, { untilMs, restMs: 0 });
+    } catch (error) {
+      if (!isLate(error)) throw error;
+      const names = stuck.map(({ name }) => name).join(', ');
+      const why = `it had stopped when another device was late, and what it has begun to save has no way back: ${explain(error)}`;
+      throw operationFailed(names, 'set state', ERRNO.ETIMEDOUT, why);
+    }
+    for (const { outgoing } of stopping) outgoing.stopped();
+  }
+
+  #stopping(): readonly StoppingSlot[] {
     return this.#slots
       .filter(({ device }) => !device.lost)
       .map(({ device, outgoing }) => ({ device, outgoing, target: outgoing.stopTarget }));

@@ -50,6 +50,14 @@ export interface PageSource {
   window(block: number, page: number): PageWindow | Promise<PageWindow>;
 }
 
+/** A device whose state goes by the VFIO protocol, as both ends of a migration compare it. */
+export interface MachineDevice extends SectionName {
+  readonly name: string;
+  /** Part of its state is read, or loaded, while it runs at the source. */
+  readonly precopy: boolean;
+  readonly p2p: boolean;
+}
+
 /** What a machine has that the engine may send. All of it is called on the event loop; only what returns a promise may wait. */
 export interface SourceMachine extends PageSource {
   readonly machineType: string;
@@ -58,6 +66,7 @@ export interface SourceMachine extends PageSource {
   readonly targetPageSize: number;
   readonly ram: readonly RamBlock[];
   readonly runState: RunState;
+  readonly devices?: readonly MachineDevice[];
 
   /** For single pages out of order, beside `window`: its windows are its own. Absent: those of `window` are valid for good. */
   pageSource?(): PageSource;
@@ -292,6 +301,9 @@ export interface DestinationMachine {
   loadDevice(section: SectionHeader, body: Buffer): Promise<void>;
   /** The next element of an iterable's section other than RAM; data comes in pieces. Throws if the device is unknown or cannot take it. */
   loadElement(section: SectionHeader, element: VfioElement): Promise<void>;
+  /** Its memory, if it knows it before the stream says so. */
+  readonly ram?: readonly RamBlock[];
+  readonly devices?: readonly MachineDevice[];
   /** Devices whose state may come on parallel channels. */
   readonly besideDevices?: readonly SectionName[];
   /** What is still to be done here once everything has come, as it looks now. Absent: nothing to speak of. */

@@ -15,6 +15,8 @@ export type MigrationFault =
   | { readonly code: 'MIGRATION_UNCONFIRMED' }
   /** The two sides do not fit: machine type, uuid, capabilities, RAM. */
   | { readonly code: 'MIGRATION_MISMATCH'; readonly what: string; readonly expected: string; readonly found: string }
+  /** The handshake has found what cannot work; each reason names the rule and the device, block or setting. Nothing was touched. */
+  | { readonly code: 'MIGRATION_ENDS_DIFFER'; readonly reasons: readonly string[] }
   /** Not possible in the state that the process is in. */
   | { readonly code: 'MIGRATION_STATE'; readonly state: string }
   /** The destination has said that initial data is loaded more often than it was sent; `asked` times. */

@@ -1,5 +1,5 @@
 import { EventEmitter } from 'node:events';
-import type { DestinationMachine, RunState, SourceMachine } from '../machine/index.ts';
+import type { DestinationMachine, RamBlock, RunState, SourceMachine } from '../machine/index.ts';
 import type { Settings, SettingsView } from '../settings/index.ts';
 import { type Address, isExposed, listen, parseAddress, type TlsTerms } from '../transport/index.ts';
 import { CheckpointSide, CheckpointSource, innerSettings, requireFile } from './checkpoint-file.ts';
@@ -14,6 +14,7 @@ import { hasReturnPath, OutgoingMigration, type OutgoingResult } from './source/
 
 /** A machine that runs here: it can leave, and it can arrive. */
 export interface HostedMachine extends SourceMachine, DestinationMachine {
+  readonly ram: readonly RamBlock[];
   readonly targetPageSize: number;
   readonly machineType: string;
   readonly uuid: Uint8Array | undefined;

@@ -1,4 +1,5 @@
 import { compareEnds, type Finding } from '../migration/index.ts';
+import type { CapabilityName } from '../settings/index.ts';
 import { factsOf } from './end-facts.ts';
 import { PorcelainError } from './errors.ts';
 import type { Outcome } from './outcome.ts';
@@ -23,7 +24,7 @@ export async function checkEnds({ source, destination, signal }: CheckOptions): 
   try {
     const to = await Peer.connect(destination, signal);
     try {
-      const findings = await compare(from, to);
+      const { findings } = await compare(from, to);
       const error = misfit(findings);
       return { findings, outcome: { status: error ? 'failed' : 'completed', ...(error && { error }), message: '' } };
     } finally {
@@ -34,11 +35,21 @@ export async function checkEnds({ source, destination, signal }: CheckOptions): 
   }
 }
 
-/** The findings about two processes. Throws what QMP throws when one goes away. */
-export async function compare(source: Peer, destination: Peer): Promise<readonly Finding[]> {
-  const [from, to] = await Promise.all([factsOf(source), factsOf(destination)]);
-  return compareEnds(from, to);
+export interface Comparison {
+  readonly findings: readonly Finding[];
+  /** Both are vmferry and can shake hands by themselves. */
+  readonly canShakeHands: boolean;
 }
+
+/** What is to be said about two processes. Throws what QMP throws when one goes away. */
+export async function compare(source: Peer, destination: Peer): Promise<Comparison> {
+  const ends = await Promise.all([factsOf(source), factsOf(destination)]);
+  const canShakeHands = ends.every(({ capabilities = {} }) => HANDSHAKE in capabilities);
+  return { findings: compareEnds(...ends), canShakeHands };
+}
+
+/** Known to vmferry alone. */
+export const HANDSHAKE = 'x-vmferry-handshake' satisfies CapabilityName;
 
 /** All reasons for which it cannot be, at once; undefined if there is none. */
 export function misfit(findings: readonly Finding[]): PorcelainError | undefined {

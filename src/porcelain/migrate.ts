@@ -1,6 +1,6 @@
 import type { Finding } from '../migration/index.ts';
 import type { Assignments } from '../settings/index.ts';
-import { compare, misfit } from './check.ts';
+import { compare, HANDSHAKE, misfit } from './check.ts';
 import { arrival, listenThere, reachable } from './destination.ts';
 import { type DriveOptions, driveSource, failureOf } from './drive.ts';
 import { PorcelainError, wrongPeerState } from './errors.ts';
@@ -86,35 +86,55 @@ async function move(
   const postcopy = wanted && new PostcopyDriver(wanted, { source, destination, nextUri, signal });
   const uri = nextUri();
   let target = uri;
+  let undo = async () => {};
   if (destination !== undefined) {
     await applySettings(destination, assignmentsFor('destination', settings));
-    if (options.unchecked !== true) await expectFit(source, destination, options);
-    await listenThere(destination, uri);
-    target = await reachable(destination, uri);
+    const canShakeHands = options.unchecked !== true && (await expectFit(source, destination, options));
+    if (canShakeHands && SOCKET.test(uri)) undo = await shakeHands([source, destination], options.settings);
   }
-  let figures: MigrationFigures = {};
-  const [driven] = await Promise.allSettled([
-    driveSource(source, {
-      uri: target,
-      signal,
-      progress: options.progress,
-      postcopy,
-    }),
-  ]);
-  if (driven.status === 'fulfilled') figures = driven.value;
-  const error = failureOf(source, driven);
-  const late = await postcopy?.outcome(figures, error);
-  if (late !== undefined) return late;
-  if (error !== undefined) return settle({ source, destination, wasRunning: running, figures, error });
-  return completed(source, destination, figures);
+  try {
+    if (destination !== undefined) {
+      await listenThere(destination, uri);
+      target = await reachable(destination, uri);
+    }
+    const [driven] = await Promise.allSettled([
+      driveSource(source, { uri: target, signal, progress: options.progress, postcopy }),
+    ]);
+    const figures: MigrationFigures = driven.status === 'fulfilled' ? driven.value : {};
+    const error = failureOf(source, driven);
+    const late = await postcopy?.outcome(figures, error);
+    if (late !== undefined) return late;
+    if (error !== undefined) return await settle({ source, destination, wasRunning: running, figures, error });
+    return await completed(source, destination, figures);
+  } finally {
+    await undo();
+  }
 }
 
-/** Throws ENDS_DIFFER with all reasons. */
-async function expectFit(source: Peer, destination: Peer, { warn }: MigrateOptions): Promise<void> {
-  const findings = await compare(source, destination);
+/** Where the other end can answer. */
+const SOCKET = /^(tcp|unix):/;
+
+/** Throws ENDS_DIFFER with all reasons. Returns whether the two ends could compare themselves. */
+async function expectFit(source: Peer, destination: Peer, { warn }: MigrateOptions): Promise<boolean> {
+  const { findings, canShakeHands } = await compare(source, destination);
   for (const finding of findings) if (finding.verdict === 'warn') warn?.(finding);
   const error = misfit(findings);
   if (error !== undefined) throw error;
+  return canShakeHands;
+}
+
+/**
+ * Two vmferry ends are told to compare themselves once more, over the channel that they will use. For this migration only: the next peer of theirs may
+ * be a QEMU.
+ */
+async function shakeHands(ends: readonly Peer[], { capabilities }: Assignments): Promise<() => Promise<void>> {
+  if (capabilities.some(({ capability }) => capability === HANDSHAKE)) return async () => {};
+  const shake = { capabilities: [{ capability: HANDSHAKE, state: true }], parameters: {} } as const;
+  const undos = await Promise.all(ends.map((end) => applySettings(end, shake)));
+  return async () => {
+    // A process that is gone, or waits for a person, keeps what it has.
+    await Promise.allSettled(undos.map((undo) => undo()));
+  };
 }
 
 /** Sees to it that the guest is really there: the source's word alone may be no more than "all sent". */

@@ -195,6 +195,13 @@ export const CAPABILITIES = {
     ends: 'same',
     doc: 'Files: every page has its fixed place in the file. Must be the same when loading.',
   },
+  'x-vmferry-handshake': {
+    since: 'vmferry',
+    support: 'yes',
+    unstable: true,
+    ends: 'same',
+    doc: 'Between two vmferry ends: before anything else each tells the other what it has and what is set; what does not fit is refused, all of it at once.',
+  },
 } as const satisfies Readonly<Record<string, CapabilityDeclaration>>;
 
 export type CapabilityName = keyof typeof CAPABILITIES;

@@ -384,6 +384,16 @@ export const PARAMETERS = {
     unstable: true,
     doc: 'Source: longest wait for a destination that is connected to read the stream and answer.',
   },
+  'x-handshake-timeout': {
+    type: { kind: 'int', min: 1, max: 2_000_000, unit: 'ms' },
+    default: 10_000,
+    since: 'vmferry',
+    support: 'yes',
+    live: true,
+    unstable: true,
+    ends: 'offered',
+    doc: 'x-vmferry-handshake: longest wait for what the other end says.',
+  },
   'x-stall-timeout': {
     type: { kind: 'int', min: 0, max: 2_000_000, unit: 'ms' },
     default: 120_000,

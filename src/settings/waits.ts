@@ -32,6 +32,22 @@ export const WAITS = {
     deadline: 'x-connect-timeout',
     after: GOES_ON,
   },
+  handshake: {
+    end: 'source',
+    phase: 'setup',
+    what: 'the other end of the handshake',
+    deadline: 'x-handshake-timeout',
+    hint: 'is it vmferry, and x-vmferry-handshake on there?',
+    after: GOES_ON,
+  },
+  hello: {
+    end: 'destination',
+    phase: 'setup',
+    what: 'the handshake of the source',
+    deadline: 'x-handshake-timeout',
+    hint: 'is x-vmferry-handshake on there?',
+    after: 'the migration fails',
+  },
   answer: {
     end: 'source',
     phase: 'setup',

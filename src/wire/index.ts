@@ -12,6 +12,7 @@
  * wire knows no machine, no order of a migration beyond the grammar of its streams, and no settings.
  */
 export * from './errors.ts';
+export * from './handshake/frame.ts';
 export * from './limits.ts';
 export * from './mapped-ram/bitmap.ts';
 export * from './mapped-ram/header.ts';

@@ -187,3 +187,16 @@ test('a run process started paused waits for cont', async (t) => {
   await ask(qmp, 'cont');
   assert.equal((await ask(qmp, 'query-status'))['running'], true);
 });
+
+test('two vmferry ends are told to shake hands for one migration, and it is put back: the next peer may be another', async (t) => {
+  const folder = await temporaryFolder(t);
+  const [a, b] = [join(folder, 'a'), join(folder, 'b')];
+  await startRun(t, a, ...SMALL, '--set', 'max-bandwidth=0');
+  await startRun(t, b, ...SMALL, '--incoming', 'defer', '--set', 'max-bandwidth=0');
+  await new Spawned(t, ['migrate', a, b, '--json']).result(0);
+  for (const qmp of [a, b]) {
+    const list = await ask<{ capability: string; state: boolean }[]>(qmp, 'query-migrate-capabilities');
+    assert.equal(list.find(({ capability }) => capability === 'x-vmferry-handshake')?.state, false);
+  }
+  await new Spawned(t, ['save', b, join(folder, 'ckpt'), '--json']).result(0);
+});

@@ -102,6 +102,8 @@ const KNOWN = [
   'query-migrate-capabilities[].capability=zero-blocks',
   'query-migrate-capabilities[].capability=compress',
   'query-migrate-capabilities[].capability=block',
+  'migrate-set-capabilities.capabilities[].capability=x-vmferry-handshake',
+  'query-migrate-capabilities[].capability=x-vmferry-handshake',
   // Methods that a build of QEMU has only with its hardware's library.
   ...['migrate-set-parameters', 'query-migrate-parameters'].flatMap((command) =>
     ['qatzip', 'qpl', 'uadk'].map((method) => `${command}.multifd-compression=${method}`),

@@ -3,18 +3,19 @@
  * by its first bytes what it is: QEVM is main (from a QEMU up to 7.2 always the first), 0x11223344 begins the initial packet of a
  * channel (qemu-wire 5.1, 5.2). Whoever says anything else, or nothing, is a stranger and is turned away.
  */
-import { Reader } from '../../base/index.ts';
+import { asError, Reader } from '../../base/index.ts';
 import { closeLine, type Line } from '../../native/index.ts';
 import { type SettingsView, WAITS } from '../../settings/index.ts';
 import type { Channel, Connection, Listener } from '../../transport/index.ts';
 import {
   decodeMultifdInitial,
+  HANDSHAKE_MAGIC,
   MULTIFD_INITIAL_BYTES,
   MULTIFD_MAGIC,
   STREAM_MAGIC,
   uuidText,
 } from '../../wire/index.ts';
-import { overdue } from '../deadline.ts';
+import { inTime, overdue } from '../deadline.ts';
 import { MigrationError, mismatch } from '../errors.ts';
 
 /** Where a source is awaited. The migration closes it when nobody else can come. */
@@ -38,12 +39,16 @@ export interface ArrivalsOptions {
   /** That the channels must announce, 16 bytes; undefined: any, but all the same. */
   readonly uuid: Uint8Array | undefined;
   readonly settings: SettingsView;
+  /** Answers the handshake with which the main channel begins; undefined: there is none. */
+  readonly greet?: ((main: Channel) => Promise<void>) | undefined;
   readonly signal: AbortSignal;
 }
 
 export class Arrivals {
   readonly #options: ArrivalsOptions;
   #main: Connection | undefined;
+  /** The main connection, once the handshake is over. */
+  #greeted: Channel | undefined;
   readonly #channels = new Map<number, Connection>();
   /** Of the first channel, or given. */
   #uuid: Uint8Array | undefined;
@@ -79,7 +84,11 @@ export class Arrivals {
    */
   async all(): Promise<Arrived> {
     const { listener, channels, signal } = this.#options;
-    if (channels === 0) return { main: await listener.accept(signal), channels: [] };
+    if (channels === 0) {
+      const main = await listener.accept(signal);
+      await this.#greet(main, signal);
+      return { main, channels: [] };
+    }
     const over = new AbortController();
     const all = new Promise<void>((resolve, reject) => {
       this.#complete = resolve;
@@ -89,8 +98,9 @@ export class Arrivals {
     try {
       await all;
       const lines = this.#lines();
-      return { main: this.#main!.channel(), channels: lines };
+      return { main: this.#greeted ?? this.#main!.channel(), channels: lines };
     } catch (thrown) {
+      this.#greeted?.destroy();
       this.#main?.destroy();
       for (const connection of this.#channels.values()) connection.destroy();
       throw thrown;
@@ -127,6 +137,7 @@ export class Arrivals {
         throw new MigrationError({ code: 'MIGRATION_PEER_GONE', phase: 'setup' }, `${connection.address}: ${what}`);
       }
       const magic = bytes.readUInt32BE(0);
+      if (magic === HANDSHAKE_MAGIC) return await this.#takeGreeting(connection);
       if (magic === STREAM_MAGIC) this.#takeMain(connection);
       else if (magic === MULTIFD_MAGIC) this.#takeChannel(connection, bytes);
       else return this.#turnAway(connection);
@@ -137,7 +148,38 @@ export class Arrivals {
     }
   }
 
-  #takeMain(connection: Connection): void {
+  /** The source makes no other connection before it has its answer. */
+  async #takeGreeting(connection: Connection): Promise<void> {
+    if (this.#options.greet === undefined)
+      throw mismatch('x-vmferry-handshake', 'none', 'a handshake of the source: it is on there only');
+    this.#takeMain(connection, true);
+    this.#awaitRest();
+    const main = connection.channel();
+    await this.#greet(main, this.#options.signal);
+    this.#greeted = main;
+    this.#taken();
+  }
+
+  async #greet(main: Channel, signal: AbortSignal): Promise<void> {
+    const { greet } = this.#options;
+    if (greet === undefined) return;
+    const end = () => main.destroy(asError(signal.reason));
+    signal.addEventListener('abort', end, { once: true });
+    try {
+      await greet(main);
+    } catch (error) {
+      // What was answered leaves first: the source is to know all reasons too.
+      await inTime(main.end(), 'farewell', this.#options.settings).catch(() => {});
+      main.destroy(asError(error));
+      throw error;
+    } finally {
+      signal.removeEventListener('abort', end);
+    }
+  }
+
+  #takeMain(connection: Connection, greets = false): void {
+    if (this.#options.greet !== undefined && !greets)
+      throw mismatch('x-vmferry-handshake', 'a handshake of the source', 'none: it is on here only');
     if (this.#main !== undefined) throw mismatch('main channel', 'one', 'a second one');
     this.#main = connection;
   }
@@ -154,10 +196,12 @@ export class Arrivals {
   }
 
   #taken(): void {
-    if (this.#main !== undefined && this.#channels.size === this.#options.channels) {
-      this.#complete();
-      return;
-    }
+    const main = this.#options.greet === undefined ? this.#main : this.#greeted;
+    if (main !== undefined && this.#channels.size === this.#options.channels) this.#complete();
+    else this.#awaitRest();
+  }
+
+  #awaitRest(): void {
     const { channels, settings } = this.#options;
     const deadlineMs = settings.parameter(WAITS.channels.deadline);
     this.#deadline ??= setTimeout(() => {

@@ -5,6 +5,8 @@ import { type SettingsView, WAITS } from '../../settings/index.ts';
 import type { Channel } from '../../transport/index.ts';
 import type { Command, RamCounts, StreamEvent } from '../../wire/index.ts';
 import { MigrationError, mismatch, unsupported, wrongState } from '../errors.ts';
+import { ownFacts } from '../handshake/own-facts.ts';
+import { answerHandshake } from '../handshake/shake-hands.ts';
 import type { MigrationInfo, MigrationStatus } from '../host.ts';
 import { pageCompression } from '../page-compression.ts';
 import type { AdvisedPages } from '../postcopy/destination/late-pages.ts';
@@ -227,6 +229,9 @@ export class IncomingMigration {
         channels: count,
         uuid: takesAnyMachine ? undefined : (this.#machine.uuid ?? NO_UUID),
         settings: this.#settings,
+        greet: this.#settings.capability('x-vmferry-handshake')
+          ? (main) => answerHandshake(main, ownFacts(this.#machine, this.#settings), this.#settings)
+          : undefined,
         signal: this.#abort.signal,
       });
       const { main, channels } = await this.#arrivals.all();

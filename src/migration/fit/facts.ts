@@ -25,6 +25,8 @@ export interface EndFacts {
   /** Functions by address (`00:04.0`), with vendor and device id (`1af4:1005`). */
   readonly pci?: Readonly<Record<string, string>>;
   readonly vfio?: readonly VfioFacts[];
+  /** Bytes of memory that its host has to give. */
+  readonly freeMemory?: number;
 }
 
 export interface ProgramFacts {

@@ -148,6 +148,17 @@ function isOldQemu({ program }: EndFacts): boolean {
   return program !== undefined && isVersionBefore(program.version, '8.0');
 }
 
+const hostMemory: Rule = {
+  name: 'host memory',
+  doc: "The destination's host has as much free memory as the machine.",
+  judge: ({ ram }, { freeMemory }) => {
+    if (ram === undefined || freeMemory === undefined) return [];
+    const bytes = ram.reduce((sum, { used }) => sum + used, 0);
+    const amounts = `${freeMemory} bytes free at the destination, the machine has ${bytes}`;
+    return [freeMemory < bytes ? warn(amounts) : pass(amounts)];
+  },
+};
+
 export const MACHINE_RULES: readonly Rule[] = [
   sourceState,
   destinationState,
@@ -157,4 +168,5 @@ export const MACHINE_RULES: readonly Rule[] = [
   memory,
   cpus,
   accelerator,
+  hostMemory,
 ];

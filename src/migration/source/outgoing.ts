@@ -5,6 +5,8 @@ import { type CompatProfile, type SettingsView, type TimedWait, WAITS } from '..
 import type { Address, Channel } from '../../transport/index.ts';
 import { inTime } from '../deadline.ts';
 import { isNeverStarted, MigrationError, unsupported, wrongState } from '../errors.ts';
+import { ownFacts } from '../handshake/own-facts.ts';
+import { offerHandshake } from '../handshake/shake-hands.ts';
 import type { MigrationInfo, MigrationStatus } from '../host.ts';
 import { beginPostcopy, connectPreemptEarly, requirePostcopy } from '../postcopy/source/begin.ts';
 import type { PostcopySource } from '../postcopy/source/postcopy-source.ts';
@@ -186,6 +188,7 @@ export class OutgoingMigration {
     const more = this.#moreChannels();
     this.#waitingFor = WAITS.connection.what;
     const main = await this.#options.connect(this.#abort.signal);
+    if (this.#settings.capability('x-vmferry-handshake')) await this.#shakeHands(main);
     this.#waitingFor = undefined;
     const run = this.#begin(main);
     if (this.#settings.capability('postcopy-ram')) requirePostcopy(run, dial);
@@ -205,6 +208,24 @@ export class OutgoingMigration {
     run.commit();
     this.#postcopy = postcopy;
     await postcopy.run();
+  }
+
+  async #shakeHands(main: Channel): Promise<void> {
+    this.#waitingFor = WAITS.handshake.what;
+    const signal = this.#abort.signal;
+    const end = () => main.destroy(asError(signal.reason));
+    if (signal.aborted) end();
+    signal.addEventListener('abort', end, { once: true });
+    try {
+      if (!this.#options.returnPath(main))
+        throw unsupported('x-vmferry-handshake over a channel on which nobody can answer');
+      await offerHandshake(main, ownFacts(this.#machine, this.#settings), this.#settings);
+    } catch (error) {
+      main.destroy(asError(error));
+      throw error;
+    } finally {
+      signal.removeEventListener('abort', end);
+    }
   }
 
   /** A connection has broken. In a postcopy that is no reason to give up. */

@@ -16,6 +16,7 @@ import type {
   IncomingState,
   LoadCost,
   LoadEngine,
+  MachineDevice,
   PageWindow,
   RamBlock,
   RunState,
@@ -52,6 +53,7 @@ import { addOldStyleSections } from './vmdesc.ts';
 
 /** A machine that devices are plugged into. */
 export interface DeviceHost extends SourceMachine, DestinationMachine {
+  readonly ram: readonly RamBlock[];
   readonly machineType: string;
   readonly uuid: Uint8Array | undefined;
   readonly targetPageSize: number;
@@ -339,6 +341,12 @@ export class VfioMachine implements DeviceHost {
 
   get besideDevices(): readonly SectionName[] {
     return this.#slots.map(({ idstr, instance }) => ({ idstr, instance }));
+  }
+
+  get devices(): readonly MachineDevice[] {
+    return this.#slots.map(({ device: { name, features }, idstr, instance }) => {
+      return { name, idstr, instance, precopy: features.states.preCopy, p2p: features.states.p2p };
+    });
   }
 
   get switchoverAckNeeded(): readonly SectionName[] {

@@ -1,0 +1,93 @@
+/** The facts of an end as the handshake carries them: nothing of the other end is believed before its shape and its bounds are checked. */
+import { unexpected } from '../../wire/index.ts';
+import type { BlockFacts, EndFacts, VfioFacts } from '../fit/index.ts';
+
+/** Names, and texts of any kind, characters. */
+const TEXT_MAX = 255;
+/** Entries of a list, or members of an object. */
+const COUNT_MAX = 4096;
+
+type Check<T> = (value: unknown, path: string) => T;
+
+/** Throws WireError: which member is not what it should be. Members that this version does not know are ignored. */
+export function decodeFacts(body: Uint8Array, stream: string): EndFacts {
+  const fail = (path: string, expected: string, found: unknown): never => {
+    throw unexpected(
+      { stream },
+      0,
+      `handshake / ${path}`,
+      'value',
+      expected,
+      JSON.stringify(found)?.slice(0, 80) ?? 'none',
+    );
+  };
+  const text: Check<string> = (value, path) =>
+    typeof value === 'string' && value.length <= TEXT_MAX ? value : fail(path, `a text of at most ${TEXT_MAX}`, value);
+  const flag: Check<boolean> = (value, path) =>
+    typeof value === 'boolean' ? value : fail(path, 'true or false', value);
+  const size: Check<number> = (value, path) =>
+    typeof value === 'number' && Number.isSafeInteger(value) && value >= 0
+      ? value
+      : fail(path, 'a whole number', value);
+  const record = (value: unknown, path: string): Record<string, unknown> =>
+    typeof value === 'object' && value !== null && !Array.isArray(value) && Object.keys(value).length <= COUNT_MAX
+      ? (value as Record<string, unknown>)
+      : fail(path, `an object of at most ${COUNT_MAX} members`, value);
+  const listOf =
+    <T>(check: Check<T>): Check<readonly T[]> =>
+    (value, path) =>
+      Array.isArray(value) && value.length <= COUNT_MAX
+        ? value.map((one, i) => check(one, `${path}[${i}]`))
+        : fail(path, `a list of at most ${COUNT_MAX}`, value);
+  const mapOf =
+    <T>(check: Check<T>): Check<Readonly<Record<string, T>>> =>
+    (value, path) =>
+      Object.fromEntries(
+        Object.entries(record(value, path)).map(([name, one]) => [text(name, path), check(one, `${path}.${name}`)]),
+      );
+  const scalar: Check<string | number | boolean> = (value, path) =>
+    typeof value === 'number' && Number.isFinite(value)
+      ? value
+      : typeof value === 'boolean'
+        ? value
+        : text(value, path);
+  const block: Check<BlockFacts> = (value, path) => {
+    const { name, used, max, pageSize } = record(value, path);
+    return {
+      name: text(name, `${path}.name`),
+      used: size(used, `${path}.used`),
+      max: size(max, `${path}.max`),
+      pageSize: size(pageSize, `${path}.pageSize`),
+    };
+  };
+  const device: Check<VfioFacts> = (value, path) => {
+    const { name, section, precopy, p2p } = record(value, path);
+    return {
+      name: text(name, `${path}.name`),
+      section: text(section, `${path}.section`),
+      precopy: flag(precopy, `${path}.precopy`),
+      p2p: flag(p2p, `${path}.p2p`),
+    };
+  };
+  const members = record(parse(body, fail), 'body');
+  const known: { readonly [N in keyof EndFacts]?: Check<EndFacts[N]> } = {
+    runState: text,
+    machineType: text,
+    uuid: text,
+    capabilities: mapOf(flag),
+    parameters: mapOf(scalar),
+    ram: listOf(block),
+    vfio: listOf(device),
+    freeMemory: size,
+  };
+  const found = Object.entries(known).filter(([name]) => members[name] !== undefined);
+  return Object.fromEntries(found.map(([name, check]) => [name, (check as Check<unknown>)(members[name], name)]));
+}
+
+function parse(body: Uint8Array, fail: (path: string, expected: string, found: unknown) => never): unknown {
+  try {
+    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(body));
+  } catch {
+    return fail('body', 'JSON in UTF-8', body.length);
+  }
+}

@@ -1,0 +1,191 @@
+/** The handshake of two vmferry ends: what does not fit is refused by both, all reasons at once, before the guest is touched. */
+import assert from 'node:assert/strict';
+import test, { type TestContext } from 'node:test';
+import fc from 'fast-check';
+import { explain, FerryError, Reader, STARVED, Writer } from '../../src/base/index.ts';
+import { createWorkload, type WorkloadOptions } from '../../src/machine/index.ts';
+import { decodeFacts } from '../../src/migration/handshake/decode-facts.ts';
+import { MigrationError } from '../../src/migration/index.ts';
+import type { Settings } from '../../src/settings/index.ts';
+import { decodeHandshake, encodeHandshake, HANDSHAKE_BODY_MAX, isWireError } from '../../src/wire/index.ts';
+import { memoryPair } from '../support/memory-channel.ts';
+import { move, testSettings } from '../support/move.ts';
+import { moveOver } from '../support/move-over.ts';
+import { busyVfs, vfPair } from '../support/vf-machines.ts';
+
+const MIB = 1024 * 1024;
+
+function settings(change: (settings: Settings) => void = () => {}): Settings {
+  return testSettings((one) => {
+    one.setCapabilities([{ capability: 'x-vmferry-handshake', state: true }]);
+    change(one);
+  });
+}
+
+const on =
+  (...names: ('multifd' | 'postcopy-ram' | 'switchover-ack' | 'return-path')[]) =>
+  (one: Settings) =>
+    one.setCapabilities(names.map((capability) => ({ capability, state: true })));
+
+async function machines(t: TestContext, there: Partial<WorkloadOptions> = {}) {
+  const options = { ram: 4 * MIB, vcpus: 1, dirtyRate: 1e6 };
+  const source = await createWorkload(options);
+  const destination = await createWorkload({ ...options, ...there, incoming: true });
+  t.after(async () => {
+    await source.dispose();
+    await destination.dispose();
+  });
+  await source.resume();
+  return { source, destination };
+}
+
+for (const capabilities of [[], ['multifd'], ['multifd', 'postcopy-ram']] as const) {
+  test(`ends that fit go on as without it: ${capabilities.join(', ') || 'one channel'}`, async (t) => {
+    const both = settings(on(...capabilities));
+    const { ended } = await moveOver({ ...(await machines(t)), settings: both });
+    const { source, destination } = await ended;
+    assert.equal(source.status, 'completed', 'error' in source ? explain(source.error) : '');
+    assert.equal(destination.status, 'completed', explain(destination.error));
+  });
+}
+
+test('all reasons at once, at both ends; the guest is not touched', async (t) => {
+  const { source, destination } = await machines(t, { ram: 8 * MIB, machineType: 'workload-9.0' });
+  const ours = settings(on('multifd', 'postcopy-ram'));
+  const theirs = settings((one) => {
+    on('multifd')(one);
+    one.setParameters({ 'multifd-channels': 3, 'multifd-compression': 'zlib' });
+  });
+  const { ended } = await moveOver({ source, destination, settings: ours, destinationSettings: theirs });
+  const { source: left, destination: arrived } = await ended;
+  for (const error of ['error' in left ? left.error : undefined, arrived.error]) {
+    assert.ok(error instanceof MigrationError && error.fault.code === 'MIGRATION_ENDS_DIFFER', explain(error));
+    const reasons = error.fault.reasons.join('\n');
+    for (const named of [
+      'workload-9.0',
+      '4194304 bytes at the source, 8388608',
+      'postcopy-ram',
+      'multifd-channels',
+      'multifd-compression',
+    ])
+      assert.match(reasons, new RegExp(named), reasons);
+  }
+  assert.equal(source.runState, 'running');
+  assert.equal(left.info['setup-time'] ?? 0, 0);
+});
+
+test('devices are compared by name and by what they can do', async (t) => {
+  const { source, destination } = await vfPair(t, { vfs: busyVfs(2, {}) }, { vfs: busyVfs(1, { precopy: false }) });
+  const both = settings(on('return-path', 'switchover-ack'));
+  const channels = memoryPair();
+  const { ended } = move({ source: source.machine, destination: destination.machine, channels, settings: both });
+  const { destination: arrived } = await ended;
+  assert.match(explain(arrived.error), /vf0 .*PRE_COPY at the source only.*vf1 .*at the source only/);
+});
+
+test('on at one end only: it fails at once, and is named', async (t) => {
+  for (const [ours, theirs] of [
+    [settings(), testSettings()],
+    [testSettings(), settings()],
+  ] as const) {
+    for (const multifd of [false, true]) {
+      if (multifd) for (const one of [ours, theirs]) on('multifd')(one);
+      const pair = await machines(t);
+      const { ended } = await moveOver({ ...pair, settings: ours, destinationSettings: theirs });
+      const { source, destination } = await ended;
+      const told = [explain('error' in source ? source.error : undefined), explain(destination.error)];
+      assert.equal(source.status, 'failed');
+      assert.ok(
+        told.some((text) => text.includes('handshake') || text.includes('0x564d4648')),
+        told.join('\n'),
+      );
+      assert.equal(pair.source.runState, 'running');
+    }
+  }
+});
+
+const frameOf = (kind: 'hello' | 'answer', body: Uint8Array) => {
+  const writer = new Writer(64);
+  encodeHandshake(writer, { kind, body });
+  return Buffer.from(writer.bytes());
+};
+
+test('frames come back as they went, from any cut on, and anything else is a WireError', () => {
+  const frame = fc.record({ kind: fc.constantFrom('hello' as const, 'answer' as const), body: fc.uint8Array() });
+  fc.assert(
+    fc.property(frame, fc.nat(), ({ kind, body }, cut) => {
+      const bytes = frameOf(kind, body);
+      assert.deepEqual(decodeHandshake(new Reader(bytes), kind), { kind, body });
+      const part = bytes.subarray(0, cut % bytes.length);
+      assert.throws(
+        () => decodeHandshake(new Reader(part), kind),
+        (thrown) => thrown === STARVED,
+      );
+    }),
+  );
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 64 }), (bytes) => {
+      try {
+        decodeHandshake(new Reader(Buffer.from(bytes)), 'hello');
+      } catch (thrown) {
+        assert.ok(thrown === STARVED || isWireError(thrown), String(thrown));
+      }
+    }),
+  );
+  const long = frameOf('hello', Buffer.alloc(0));
+  long.writeUInt32BE(HANDSHAKE_BODY_MAX + 1, 8);
+  assert.throws(() => decodeHandshake(new Reader(long), 'hello'), /length: at most 1048576/);
+  const newer = frameOf('hello', Buffer.alloc(0));
+  newer.writeUInt16BE(2, 4);
+  assert.throws(() => decodeHandshake(new Reader(newer), 'hello'), /version: expected 1, found 2/);
+});
+
+const FACTS = {
+  runState: 'running',
+  machineType: 'workload-11.1',
+  uuid: 'a',
+  capabilities: { multifd: true },
+  parameters: { 'multifd-channels': 2, 'multifd-compression': 'none' },
+  ram: [{ name: 'main', used: 1, max: 1, pageSize: 4096 }],
+  vfio: [{ name: 'vf0', section: 'x/vfio', precopy: true, p2p: false }],
+  freeMemory: 5,
+};
+const bodyOf = (value: unknown) => Buffer.from(JSON.stringify(value));
+
+const WRONG: readonly [member: object, path: RegExp][] = [
+  [{ machineType: 'x'.repeat(256) }, /handshake \/ machineType/],
+  [{ ram: [{ ...FACTS.ram[0], used: -1 }] }, /ram\[0\]\.used: value: expected a whole number, found -1/],
+  [{ ram: [{ ...FACTS.ram[0], used: 2 ** 60 }] }, /ram\[0\]\.used/],
+  [{ ram: {} }, /ram: value: expected a list/],
+  [{ ram: Array.from({ length: 4097 }, () => FACTS.ram[0]) }, /ram: value: expected a list of at most 4096/],
+  [{ capabilities: { multifd: 1 } }, /capabilities\.multifd: value: expected true or false/],
+  [{ parameters: { x: [] } }, /parameters\.x/],
+  [{ vfio: [null] }, /vfio\[0\]: value: expected an object/],
+];
+
+test('facts come back as they went, unknown members are ignored, wrong ones are named', () => {
+  assert.deepEqual(decodeFacts(bodyOf({ ...FACTS, later: [1] }), 'x'), FACTS);
+  assert.deepEqual(decodeFacts(bodyOf({}), 'x'), {});
+  for (const [member, path] of WRONG)
+    assert.throws(
+      () => decodeFacts(bodyOf({ ...FACTS, ...member }), 'x'),
+      (error) => isWireError(error) && path.test(error.message),
+    );
+  for (const body of [Buffer.from('{'), Buffer.from([0xff, 0xfe]), bodyOf([]), bodyOf(null), bodyOf(3)])
+    assert.throws(() => decodeFacts(body, 'x'), isWireError);
+});
+
+test('whatever JSON comes, the outcome is facts or a WireError', () => {
+  const names = fc.constantFrom(...Object.keys(FACTS), 'used', 'name', '__proto__');
+  const value = fc.jsonValue();
+  fc.assert(
+    fc.property(fc.dictionary(names, value), (members) => {
+      try {
+        decodeFacts(bodyOf({ ...FACTS, ...members }), 'fuzz');
+      } catch (error) {
+        assert.ok(isWireError(error) && error instanceof FerryError, String(error));
+      }
+    }),
+    { numRuns: 500 },
+  );
+});

@@ -21,7 +21,7 @@ export interface OpenLine {
   send(vector: IoVector): number;
   /** Sends what `send` may have kept back. */
   flush(): void;
-  /** Fills the list; those received are consumed. 0: the peer has ended. Throws NATIVE_CALL, NATIVE_TLS, NATIVE_CUT. */
+  /** Fills the list; those received are consumed. 0: the peer has ended. Throws NATIVE_CALL, NATIVE_TLS, NATIVE_TLS_CUT. */
   receive(vector: IoVector): number;
   /** Tells the peer that nothing more comes, so that it knows that nothing was cut off. Never throws: the peer may have gone before. */
   end(): void;

@@ -65,9 +65,9 @@ export class TlsCredentials {
     contexts.register(this, context);
   }
 
-  /** `host`: what the server's certificate must carry, where `wantsHost`. Throws SessionFailure. */
-  session(host: string | undefined): TlsSession {
-    return new TlsSession(this.#context, this.endpoint, this.wantsHost ? host : undefined);
+  /** `host`: what the server's certificate must carry, where `wantsHost`; `recordsPerKey`: for tests. Throws SessionFailure. */
+  session(host: string | undefined, recordsPerKey?: number): TlsSession {
+    return new TlsSession(this.#context, this.endpoint, this.wantsHost ? host : undefined, recordsPerKey);
   }
 }
 

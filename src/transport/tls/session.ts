@@ -117,12 +117,6 @@ export class TlsSession {
     return bytes.toString();
   }
 
-  /** Version and cipher, for people. */
-  describe(): string {
-    const o = this.#living();
-    return `${o.SSL_get_version(this.#ssl)} ${o.SSL_CIPHER_get_name(o.SSL_get_current_cipher(this.#ssl))}`;
-  }
-
   /** The session's address, for native's Line. It is no longer this object's. */
   release(): number {
     assert(!this.#gone, 'a session is given away once');

@@ -25,6 +25,8 @@ export class TlsListener implements Listener {
   #shaking = 0;
   #running = false;
   #over: Error | undefined;
+  /** Where nobody else can come: why the one who came was refused. */
+  #onlyRefusal: Error | undefined;
 
   /** Takes `inner` over. */
   constructor(inner: Listener, terms: TlsTerms, role: string | undefined) {
@@ -43,8 +45,7 @@ export class TlsListener implements Listener {
   }
 
   async next(signal?: AbortSignal): Promise<Connection> {
-    const { kind } = this.address;
-    if (kind !== 'tcp' && kind !== 'unix') throw badAddress(formatAddress(this.address), 'has one peer only');
+    if (!this.#isSocket) throw badAddress(formatAddress(this.address), 'has one peer only');
     return this.#take(signal);
   }
 
@@ -65,7 +66,7 @@ export class TlsListener implements Listener {
         if (signal?.aborted) throw this.#closedError(signal.reason);
         const connection = this.#ready.shift();
         if (connection !== undefined) return connection;
-        if (this.#over !== undefined && this.#shaking === 0) throw this.#over;
+        if (this.#over !== undefined && this.#shaking === 0) throw this.#onlyRefusal ?? this.#over;
         await this.#news.next();
       }
     } finally {
@@ -77,13 +78,11 @@ export class TlsListener implements Listener {
   async #run(): Promise<void> {
     if (this.#running) return;
     this.#running = true;
-    const { kind } = this.address;
-    const isSocket = kind === 'tcp' || kind === 'unix';
     try {
       for (;;) {
         while (this.#shaking >= AT_ONCE_MAX) await this.#room.next();
         const { signal } = this.#stop;
-        const channel = isSocket
+        const channel = this.#isSocket
           ? (await this.#inner.next(signal)).channel(this.#role)
           : await this.#inner.accept(signal);
         void this.#secure(channel);
@@ -103,11 +102,16 @@ export class TlsListener implements Listener {
     } catch (error) {
       this.#refused++;
       this.#lastRefusal = explain(error);
+      if (!this.#isSocket) this.#onlyRefusal = asError(error);
     } finally {
       this.#shaking--;
       this.#news.wake();
       this.#room.wake();
     }
+  }
+
+  get #isSocket(): boolean {
+    return this.address.kind === 'tcp' || this.address.kind === 'unix';
   }
 
   #closedError(reason?: unknown): Error {

@@ -5,6 +5,7 @@ import { SCENARIOS } from './scenarios.ts';
 
 /** Machine types that all three versions have. */
 const OLDEST = '7.2';
+const NEWEST = '11.1';
 
 const SAME: readonly Pair[] = REQUIRED_PEERS.map((name) => ({ a: name, b: name }));
 const MIXED: readonly Pair[] = REQUIRED_PEERS.flatMap((a) =>
@@ -115,8 +116,14 @@ function isSmoke({ scenario, role, pair, machine, guest }: Omit<Cell, 'smoke'>):
   if (role === 'reference') return ['unix/plain/live', 'cancel/active'].includes(scenario.id);
   if (scenario.id === 'unix/plain/live') return true;
   if (scenario.smoke?.includes(role) === false) return false;
+  if (recoversWithPreempt(scenario)) return pair.b === NEWEST;
   const place = SCENARIOS.indexOf(scenario) + scenario.roles.indexOf(role);
   return scenario.since !== undefined ? turn(pair.a) === 1 + (place % 2) : turn(pair.a) === place % 3;
+}
+
+/** The destination of QEMU 10.0 dies of it (SIGSEGV) in one of some forty recoveries, whether vmferry or itself is the source. */
+function recoversWithPreempt({ capabilities = [], steps = [] }: Scenario): boolean {
+  return capabilities.includes('postcopy-preempt') && steps.some((step) => 'act' in step && step.act === 'recover');
 }
 
 /** The version's own newest machine type; chipsets take turns over the versions. */

@@ -93,6 +93,7 @@ export class IncomingStream {
   /** The next element; undefined at the end. The last one is the description, unless it is suppressed. Throws WireError, TransportError. */
   async next(): Promise<StreamEvent | undefined> {
     while (!this.#over) {
+      if (this.#interruption !== undefined) throw this.#interruption;
       const event = this.#parser.next();
       if (event !== undefined) {
         this.#ended = event.kind === 'eof';

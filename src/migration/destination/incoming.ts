@@ -1,7 +1,7 @@
 import { asError, explain, nowMs, StateMachine, unreachable } from '../../base/index.ts';
 import { type ChannelInfo, readyReceivers } from '../../dataplane/index.ts';
 import type { DestinationMachine, IncomingRam } from '../../machine/index.ts';
-import { type SettingsView, WAITS } from '../../settings/index.ts';
+import { isVersionBefore, machineVersion, type SettingsView, WAITS } from '../../settings/index.ts';
 import type { Channel } from '../../transport/index.ts';
 import type { Command, RamCounts, StreamEvent } from '../../wire/index.ts';
 import { MigrationError, mismatch, unsupported, wrongState } from '../errors.ts';
@@ -17,7 +17,7 @@ import { INCOMING_ARCS } from '../status.ts';
 import { Arrivals, type SourceListener } from './arrivals.ts';
 import { checkConfiguration } from './check-configuration.ts';
 import { IncomingStream } from './incoming-stream.ts';
-import { answer, hangUp, sayArrived, sayFailed } from './last-words.ts';
+import { answer, hangUp, hearOut, sayArrived, sayFailed } from './last-words.ts';
 import { LoadTasks } from './load-tasks.ts';
 import { RamChannels } from './ram-channels.ts';
 import { SwitchoverAcks } from './switchover-acks.ts';
@@ -74,6 +74,7 @@ export class IncomingMigration {
   #channels: RamChannels | undefined;
   /** Once the machine type is known. */
   #acks: SwitchoverAcks | undefined;
+  #machineType = '';
   /** What POSTCOPY_ADVISE has said; with it the migration may become a postcopy. */
   #advised: AdvisedPages | undefined;
   #postcopy: PostcopyDestination | undefined;
@@ -277,6 +278,7 @@ export class IncomingMigration {
       case 'eof':
         return;
       case 'configuration':
+        this.#machineType = event.configuration.machineType;
         this.#cutIsEnd = !this.#settings.dialect(event.configuration.machineType).multifdCleanTlsTermination;
         checkConfiguration(event.configuration, this.#machine, this.#settings, this.#options.takesAnyMachine);
         await this.#machine.configure(event.configuration, this.#tasks);
@@ -373,6 +375,9 @@ export class IncomingMigration {
       case 'POSTCOPY_ADVISE':
         if (!this.#settings.capability('postcopy-ram')) throw mismatch('capability postcopy-ram', 'off', 'on');
         if (command.pageSizes === undefined) throw unsupported('postcopy of dirty bitmaps');
+        // 8.2 to 10.0 do not begin it, and those before go on meeting on channels that nobody uses any more.
+        if (this.#channels !== undefined && isVersionBefore(machineVersion(this.#machineType) ?? '8.2', '8.2'))
+          throw unsupported(`multifd with postcopy-ram from ${this.#machineType} (QEMU does it from 10.1 on)`);
         this.#advised = command.pageSizes;
         return;
       case 'POSTCOPY_RAM_DISCARD':
@@ -427,6 +432,7 @@ export class IncomingMigration {
     const error = this.#failure!;
     const stream = this.#stream;
     this.#endMs = nowMs();
+    await this.#postcopy?.stop(error);
     // A machine that was told to start and did not may have devices that run: they end before the guest is given back.
     if (this.#committed && !this.#started) await this.#machine.discard();
     // Early, so that the source knows why its channels end. But in a postcopy a QEMU that hears it takes a guest back that has run here.
@@ -435,7 +441,7 @@ export class IncomingMigration {
     await this.#channels?.cancel(error);
     this.#options.listener.close();
     if (stream !== undefined) await hangUp(stream);
-    await this.#postcopy?.end(error);
+    if (stream !== undefined && this.#postcopy?.began === true && !gone) await hearOut(stream);
     const channel = stream?.channel ?? this.#channel;
     channel?.destroy(error);
     await channel?.closed;

@@ -36,3 +36,11 @@ export async function sayFailed({ channel, sourceListens, settings }: IncomingSt
 export async function hangUp({ channel, sourceListens, settings }: IncomingStream): Promise<void> {
   if (sourceListens) await inTime(channel.end(), 'farewell', settings).catch(() => {});
 }
+
+/**
+ * Reads on until the source has heard it and closes: what comes in after a socket is closed makes the kernel reset it, and the source may never read
+ * what was said. Nobody else may read. Never throws.
+ */
+export async function hearOut(stream: IncomingStream): Promise<void> {
+  if (stream.sourceListens) await inTime(stream.drain(), 'farewell', stream.settings).catch(() => {});
+}

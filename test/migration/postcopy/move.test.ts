@@ -2,12 +2,19 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { explain } from '../../../src/base/index.ts';
-import { createWorkload, type WorkloadMachine, type WorkloadOptions } from '../../../src/machine/index.ts';
+import {
+  createWorkload,
+  type DestinationMachine,
+  type WorkloadMachine,
+  type WorkloadOptions,
+} from '../../../src/machine/index.ts';
+import { connect, listen } from '../../../src/transport/index.ts';
 import { vfOptions } from '../../../src/vfio/index.ts';
-import { PostcopyMove } from '../../support/postcopy-move.ts';
+import { LOOPBACK, PostcopyMove } from '../../support/postcopy-move.ts';
 import { BUSY_VF, vfPair } from '../../support/vf-machines.ts';
 
 const MIB = 1024 * 1024;
+const NO_LISTENER = { accept: () => assert.fail(), next: () => assert.fail(), close: () => {} };
 
 async function machines(t: { after(f: () => Promise<void>): void }, options: Partial<WorkloadOptions> = {}) {
   const common = { ram: 16 * MIB, vcpus: 3, dirtyRate: 100e6, seed: 7, ...options };
@@ -84,6 +91,34 @@ test('after a while of precopy only what is dirty comes late', async (t) => {
   await verified(destination);
 });
 
+test('multifd until the switchover, one channel from then on; a connection that breaks takes the idle channels along', async (t) => {
+  const { source, destination } = await machines(t);
+  await source.resume();
+  const moved = await PostcopyMove.between({
+    source,
+    destination,
+    preempt: true,
+    bandwidth: 10 * MIB,
+    change: (settings) => {
+      settings.setCapabilities([{ capability: 'multifd', state: true }]);
+      settings.setParameters({ 'max-bandwidth': 30e6, 'downtime-limit': 0 });
+    },
+  });
+  const run = moved.completed();
+  await moved.sent(32 * MIB);
+  const active = moved.both('postcopy-active');
+  moved.outgoing.startPostcopy();
+  await active;
+  const paused = moved.both('postcopy-paused');
+  moved.proxy.sever('reset');
+  await paused;
+  await moved.reconnect();
+  await run;
+  assert.ok(moved.outgoing.info().ram!['multifd-bytes'] > 0);
+  assert.deepEqual(moved.incoming.threads, []);
+  await verified(destination);
+});
+
 for (const preempt of [false, true]) {
   test(`connections that break, one after another${preempt ? ', preempt' : ''}`, async (t) => {
     const { source, destination } = await machines(t, preempt ? { hostPage: 2 * MIB, ram: 32 * MIB } : {});
@@ -148,6 +183,75 @@ test('a recovery that fails is followed by one that does not', async (t) => {
     }
   }
   await moved.reconnect();
+  await run;
+  await verified(destination);
+});
+
+/** The machine, with methods that do something else. */
+function spoilt(machine: WorkloadMachine, spoils: Partial<DestinationMachine>): WorkloadMachine {
+  return new Proxy(machine, {
+    get: (target, name) => {
+      const value: unknown = Reflect.get(name in spoils ? spoils : target, name, target);
+      return typeof value === 'function' ? value.bind(target) : value;
+    },
+  });
+}
+
+const BROKEN = new Error('spoilt by the test');
+const SPOILS: readonly [string, Partial<DestinationMachine>][] = [
+  ['a device of the package does not load', { loadDevice: () => Promise.reject(BROKEN) }],
+  ['the machine does not commit', { commit: () => Promise.reject(BROKEN) }],
+  ['the machine does not start', { start: () => Promise.reject(BROKEN) }],
+];
+
+for (const [name, spoils] of SPOILS) {
+  test(`the guest never runs there, as ${name}: it goes on at the source`, async (t) => {
+    const { source, destination } = await machines(t);
+    await source.resume();
+    const moved = await PostcopyMove.between({ source, destination: spoilt(destination, spoils), bandwidth: MIB });
+    moved.outgoing.startPostcopy();
+    const ended = await moved.run();
+    assert.deepEqual([ended.source.status, ended.destination.status], ['failed', 'failed']);
+    assert.match(explain(ended.destination.error), /spoilt by the test/);
+    assert.deepEqual([source.runState, destination.runState], ['running', 'inmigrate']);
+    await verified(source);
+  });
+}
+
+test('the process of the destination ends in the midst of it: the source is paused, and does not run', async (t) => {
+  const { source, destination } = await machines(t);
+  await source.resume();
+  const moved = await PostcopyMove.between({ source, destination, bandwidth: MIB });
+  const active = moved.both('postcopy-active');
+  moved.outgoing.startPostcopy();
+  const run = moved.run();
+  await active;
+  const paused = moved.during(moved.here.next('postcopy-paused'));
+  moved.incoming.abandon();
+  await paused;
+  assert.equal(source.runState, 'finish-migrate');
+  moved.outgoing.abandon();
+  const ended = await run;
+  assert.deepEqual([ended.source.status, ended.destination.status], ['failed', 'failed']);
+  assert.equal(source.runState, 'postmigrate');
+});
+
+test('a paused destination can be told another address before anybody has come to the first', async (t) => {
+  const { source, destination } = await machines(t);
+  await source.resume();
+  const moved = await PostcopyMove.between({ source, destination, bandwidth: 10 * MIB });
+  const active = moved.both('postcopy-active');
+  moved.outgoing.startPostcopy();
+  const run = moved.completed();
+  await active;
+  assert.throws(() => moved.incoming.postcopy.recover(NO_LISTENER), /no paused postcopy/);
+  const paused = moved.both('postcopy-paused');
+  moved.proxy.sever('end');
+  await paused;
+  const first = await listen(LOOPBACK);
+  moved.incoming.postcopy.recover(first);
+  await moved.reconnect();
+  await assert.rejects(connect(first.address), /ECONNREFUSED/);
   await run;
   await verified(destination);
 });

@@ -127,14 +127,19 @@ export class PostcopyDestination {
     move('postcopy-device');
     // The stream's parser goes on behind it.
     const inner = stream.packaged({ ...event, bytes: Buffer.from(event.bytes) });
-    await this.#openPreempt(listener);
-    for (let next = inner.next(); next !== undefined; next = inner.next()) {
-      const taken = this.#takePackaged(next);
-      // A device that waits for a page which can come no more waits no more.
-      await (this.#receiving === undefined ? taken : Promise.race([taken, this.#receiving.then(() => taken)]));
+    try {
+      await this.#openPreempt(listener);
+      for (let next = inner.next(); next !== undefined; next = inner.next()) {
+        const taken = this.#takePackaged(next);
+        // A device that waits for a page which can come no more waits no more.
+        await (this.#receiving === undefined ? taken : Promise.race([taken, this.#receiving.then(() => taken)]));
+      }
+      if (!this.#runs) throw unsupported('a package without POSTCOPY_LISTEN and POSTCOPY_RUN');
+    } catch (thrown) {
+      // A machine that cannot run is not helped by another connection, also if RUN has come.
+      this.abandon(asError(thrown));
+      throw thrown;
     }
-    if (!this.#runs || this.#receiving === undefined)
-      throw unsupported('a package without POSTCOPY_LISTEN and POSTCOPY_RUN');
     await this.#receiving;
     await this.#pages.end();
   }
@@ -169,11 +174,11 @@ export class PostcopyDestination {
     await this.#connection.closePreempt();
   }
 
-  /** After a failure: when it resolves nothing of the connection is left, and nobody puts pages into the machine. Never throws. */
-  async end(error: Error): Promise<void> {
+  /** After a failure, the stream being interrupted: when it resolves nobody puts pages into the machine, and the main channel is still open. Never throws. */
+  async stop(error: Error): Promise<void> {
     this.abandon(error);
     await this.#receiving?.catch(() => {});
-    await this.#connection.close(error);
+    await this.#connection.unread();
   }
 
   /** Requested pages come over a channel of their own: it is there before anything can be asked for. */
@@ -241,9 +246,10 @@ export class PostcopyDestination {
         return;
       } catch (thrown) {
         const error = asError(thrown);
-        await this.#connection.close(error);
+        // Whoever ends the migration has a last word to say over it.
         if (this.#abandonedBy !== undefined) throw this.#abandonedBy;
         if (!this.#runs) throw error;
+        await this.#connection.close(error);
         await this.#pause(error);
       }
     }

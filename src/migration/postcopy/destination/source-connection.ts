@@ -62,6 +62,12 @@ export class SourceConnection {
     await this.#preempt?.closed;
   }
 
+  /** When it resolves nobody reads the channels, of which main is still open. Whoever reads main must have been told to end. */
+  async unread(): Promise<void> {
+    await this.closePreempt();
+    await Promise.all(this.#readers);
+  }
+
   /** Gives the connection up. When it resolves nothing reads its channels any more. */
   async close(error: Error): Promise<void> {
     this.lose(error);

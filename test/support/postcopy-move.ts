@@ -154,6 +154,15 @@ export function passedOver(proxy: CutProxy, byteCount: number): Promise<void> {
   });
 }
 
+/** Counts, from now on, what comes to the proxy on its way to its target, by connection. */
+export function passedTo(proxy: CutProxy): (connection: number) => number {
+  const counts = new Map<number, number>();
+  proxy.onBytes = (direction, bytes, connection) => {
+    if (direction === 'toTarget') counts.set(connection, (counts.get(connection) ?? 0) + bytes.length);
+  };
+  return (connection) => counts.get(connection) ?? 0;
+}
+
 export function tcp(address: Address): Address & { kind: 'tcp' } {
   assert(address.kind === 'tcp');
   return address;

@@ -9,7 +9,7 @@ import { formatAddress, listen } from '../../../src/transport/index.ts';
 import { cutProxy } from '../../support/cut-proxy.ts';
 import { testSettings } from '../../support/move.ts';
 import { peerOrSkip } from '../../support/peers.ts';
-import { LOOPBACK, passedOver, States, tcp } from '../../support/postcopy-move.ts';
+import { LOOPBACK, passedTo, States, tcp } from '../../support/postcopy-move.ts';
 import { capabilities, listening, QemuLab } from '../../support/qemu-lab.ts';
 import { TlsFolders } from '../../support/tls-folders.ts';
 
@@ -69,6 +69,7 @@ for (const version of REQUIRED_PEERS) {
       let listener = await listen(LOOPBACK, { tls: server });
       let proxy = await cutProxy(tcp(listener.address));
       t.after(() => proxy.close());
+      let passed = passedTo(proxy);
       const incoming = new IncomingMigration({
         machine: new CheckpointWriter(file),
         settings: testSettings((settings) => {
@@ -106,16 +107,20 @@ for (const version of REQUIRED_PEERS) {
       const active = states.next('postcopy-active');
       await a.qmp.execute('migrate-start-postcopy');
       await active;
+      // The channel of the requested pages, which comes last.
+      let connection = preempt ? (multifd ? 3 : 1) : 0;
       for (let cut = 0; cut < cuts; cut++) {
-        await a.qmp.waitForMigration(['postcopy-active']);
-        await passedOver(proxy, CUT_AFTER);
         const paused = states.next('postcopy-paused');
-        const theirs = a.qmp.waitForMigration(['postcopy-paused'], { timeoutMs: 20_000 });
+        const theirs = a.qmp.waitForMigration(['postcopy-paused'], { timeoutMs: 60_000 });
+        proxy.arm({ connection, direction: 'toTarget', after: passed(connection) + CUT_AFTER, how: 'reset' });
+        await Promise.race([proxy.cut, theirs]);
         proxy.sever('reset');
         await Promise.all([paused, theirs]);
         await proxy.close();
         listener = await listen(LOOPBACK, { tls: server });
         proxy = await cutProxy(tcp(listener.address));
+        passed = passedTo(proxy);
+        connection = preempt ? 1 : 0;
         const again = states.next('postcopy-active');
         incoming.postcopy.recover(listener);
         await a.qmp.execute('migrate', { uri: formatAddress(proxy.address), resume: true });

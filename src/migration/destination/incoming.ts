@@ -75,6 +75,7 @@ export class IncomingMigration {
   /** Once the machine type is known. */
   #acks: SwitchoverAcks | undefined;
   #machineType = '';
+  #loadCostTold: Promise<void> | undefined;
   /** What POSTCOPY_ADVISE has said; with it the migration may become a postcopy. */
   #advised: AdvisedPages | undefined;
   #postcopy: PostcopyDestination | undefined;
@@ -362,7 +363,7 @@ export class IncomingMigration {
         return;
       case 'PING':
         if (!stream.sourceListens) throw unsupported('PING before OPEN_RETURN_PATH');
-        if (command.value === PING_LOAD_COST) return this.#tellLoadCost(stream.channel);
+        if (command.value === PING_LOAD_COST) return await this.#tellLoadCost(stream.channel);
         // Our sources ask so whether all is loaded that stands before it.
         await this.#tasks.settled();
         if (command.value === PING_HELLO) await answer(stream.channel, { type: 'PONG', value: PONG_VMFERRY });
@@ -395,13 +396,15 @@ export class IncomingMigration {
   }
 
   /** Beside the stream: a device that is at work answers when it is through. Whoever cannot be told, or cannot tell, is noticed elsewhere. */
-  #tellLoadCost(channel: Channel): void {
+  async #tellLoadCost(channel: Channel): Promise<void> {
+    // One at a time: a source that asks and asks is not read any further.
+    await this.#loadCostTold;
     const tell = async () => {
       const cost = await this.#machine.loadCost?.();
       const words = cost === undefined ? [] : loadCostWords(cost);
       for (const value of [...words, PING_LOAD_COST]) await answer(channel, { type: 'PONG', value });
     };
-    tell().catch(() => {});
+    this.#loadCostTold = tell().catch(() => {});
   }
 
   #switchoverAcks(machineType: string, channel: Channel): SwitchoverAcks {

@@ -29,7 +29,9 @@ export class Precopy {
   #idle = false;
   /** A PING is on its way that tells when all has arrived. */
   #timing = false;
-  /** The guest is not stopped before. */
+  /** Why the guest could not be stopped the last time. */
+  #late: Error | undefined;
+  /** It is not stopped before. */
   #notBeforeMs = 0;
 
   constructor(run: SourceRun, ram: RamSaver) {
@@ -56,6 +58,7 @@ export class Precopy {
       await this.#nextRound();
       const plan = await this.#plan(true);
       if (!this.#fits(plan) || !this.#run.costs.settled) {
+        this.#run.waitsFor(this.#tooDear(plan));
         if (!sent && this.#ram.dirtyPages === 0) await pause(IDLE_MS);
         continue;
       }
@@ -107,16 +110,16 @@ export class Precopy {
     const { acks, machine, statistics, waitsFor } = this.#run;
     // A guest that stands still already gains nothing by waiting.
     if (acks === undefined || machine.runState !== 'running') return true;
-    if (acks.state === 'awaited') waitsFor(acks.waitingFor);
+    waitsFor(acks.state === 'awaited' ? acks.waitingFor : undefined);
     const given = await acks.given(waitMs);
     if (given && statistics.switchoverAck === 'awaited') statistics.forgetBandwidth();
     statistics.switchoverAck = acks.state;
-    if (given) waitsFor(undefined);
     return given;
   }
 
   /** Stops the guest, with what the limit leaves for that. If devices are late it runs on, and is left alone for a while. */
   async #stop(plan: DowntimeParts): Promise<boolean> {
+    this.#run.waitsFor(this.#late && `the next try to stop the guest: ${explain(this.#late)}`);
     if (nowMs() < this.#notBeforeMs) {
       await pause(IDLE_MS);
       return false;
@@ -125,8 +128,16 @@ export class Precopy {
     if (late === undefined) return true;
     const { missedStops } = this.#run.statistics;
     this.#notBeforeMs = nowMs() + Math.min(RETRY_MS * 2 ** (missedStops - 1), RETRY_MS_MAX);
-    this.#run.waitsFor(`the next try to stop the guest: ${explain(late)}`);
+    this.#late = late;
     return false;
+  }
+
+  /** What no patience helps against: with these devices the limit cannot be kept, however little is left to send. */
+  #tooDear({ stopMs, loadMs }: DowntimeParts): string | undefined {
+    const neededMs = Math.ceil(stopMs + loadMs);
+    return neededMs > this.#limitMs
+      ? `devices that need ${neededMs} ms to stop and to be loaded: more than downtime-limit`
+      : undefined;
   }
 
   async #nextRound(): Promise<void> {

@@ -10,7 +10,6 @@ const WITH_VMFERRY_LEG: readonly Role[] = ['reference', 'destination', 'source']
 
 /** Every test run plays both kinds of credentials in both directions, over one channel and several, and who must not get in. */
 const SMOKE: Readonly<Record<string, readonly Role[]>> = {
-  'tls/tcp/psk/match': ['destination', 'source'],
   'tls/tcp/psk/mismatch': ['source'],
   'tls/tcp/x509/override-host': ['destination'],
   'tls/tcp/x509/hostile-client': ['destination'],

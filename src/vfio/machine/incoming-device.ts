@@ -84,6 +84,7 @@ export class IncomingDevice {
     if (this.#begun) throw this.#wrong('a second beginning');
     this.#begun = true;
     await this.device.setState('RESUMING');
+    this.#record.waiting();
   }
 
   /** `stopped`: the guest has stopped at the source. */

@@ -15,6 +15,7 @@ export class LoadRecord {
   #ms = 0;
   #configMs: number | undefined;
   #lastWriteMs = 0;
+  #startMs = 0;
 
   constructor(device: GuardedDevice) {
     this.#device = device;
@@ -23,6 +24,23 @@ export class LoadRecord {
   /** A load begins; what is known of the last one stays until this one tells better. */
   begin(): void {
     this.#begun = false;
+    this.#startMs = 0;
+  }
+
+  /** The device waits for its data. Asked now what it takes to start: later it answers only when it has taken what it was given. */
+  waiting(): void {
+    this.#device.estimate('RUNNING').then(
+      (ms = 0) => {
+        this.#startMs = ms;
+      },
+      // Whatever is wrong with it shows when it matters.
+      () => {},
+    );
+  }
+
+  /** From the last byte of its state to RUNNING, its configuration left out, ms. */
+  get startMs(): number {
+    return this.#startMs;
   }
 
   /** A write is over that was asked for at `calledMs`. With the first of a load the device takes what it needs. */

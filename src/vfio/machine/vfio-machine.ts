@@ -267,12 +267,11 @@ export class VfioMachine implements DeviceHost {
   }
 
   async loadCost(): Promise<LoadCost> {
-    const toLoad = this.#slots.map(async ({ device, record }): Promise<DeviceToLoad> => {
-      const { figures } = record;
-      const startMs = device.lost ? 0 : ((await device.estimate('RUNNING')) ?? 0);
-      return { figures, allocationMs: record.begun ? 0 : figures.allocationMs, startMs, lock: device.needsMachineLock };
+    const toLoad = this.#slots.map(({ device, record }): DeviceToLoad => {
+      const { figures, begun, startMs } = record;
+      return { figures, allocationMs: begun ? 0 : figures.allocationMs, startMs, lock: device.needsMachineLock };
     });
-    return loadCostOf(await Promise.all(toLoad));
+    return loadCostOf(toLoad);
   }
 
   /** A device that cannot go on is no reason for the guest to stand: it is reset, or given up. */

@@ -1,8 +1,7 @@
-import { asError, unreachable } from '../../../base/index.ts';
+import { asError } from '../../../base/index.ts';
 import type { DestinationMachine, IncomingRam } from '../../../machine/index.ts';
 import type { SettingsView } from '../../../settings/index.ts';
 import type { AnnouncedBlock, Command, RamCounts, StreamEvent } from '../../../wire/index.ts';
-import { RESUME_ACK_VALUE } from '../../../wire/index.ts';
 import type { SourceListener } from '../../destination/arrivals.ts';
 import type { IncomingStream } from '../../destination/incoming-stream.ts';
 import { MigrationError, unsupported, wrongState } from '../../errors.ts';
@@ -10,6 +9,7 @@ import type { MigrationStatus } from '../../host.ts';
 import type { BlocktimeFigures } from './blocktime.ts';
 import type { HostPageSink } from './host-page-sink.ts';
 import { type AdvisedPages, LatePages } from './late-pages.ts';
+import { type MainReaderParts, readMain } from './main-reader.ts';
 import { Reconnection } from './reconnection.ts';
 import { SourceConnection } from './source-connection.ts';
 import { UrgentReceiver } from './urgent-receiver.ts';
@@ -56,6 +56,7 @@ export class PostcopyDestination {
   /** Of the main channel. */
   readonly sink: HostPageSink;
   readonly #reconnection: Reconnection;
+  readonly #main: MainReaderParts;
   /** That there is, or was last. */
   #connection: SourceConnection;
   #began = false;
@@ -82,6 +83,17 @@ export class PostcopyDestination {
       say: (message) => this.#connection.say(message),
     });
     this.sink = this.#pages.sink(parts.stream.channel.label);
+    this.#main = {
+      stream: parts.stream,
+      pages: this.#pages,
+      count: parts.count,
+      drain: () => this.#drain(),
+      resumed: () => {
+        if (parts.status() !== 'postcopy-recover') throw unsupported('POSTCOPY_RESUME outside of a recovery');
+        this.#pausedBy = undefined;
+        parts.move('postcopy-active');
+      },
+    };
   }
 
   /** The package has come: nothing comes over any other way than the main and the preempt channel any more. */
@@ -241,7 +253,7 @@ export class PostcopyDestination {
   async #receive(): Promise<void> {
     for (;;) {
       try {
-        await this.#connection.read(this.#readMain());
+        await this.#connection.read(readMain(this.#connection, this.#main));
         await this.#connection.whileItLasts(this.#everyPage());
         return;
       } catch (thrown) {
@@ -253,33 +265,6 @@ export class PostcopyDestination {
         await this.#pause(error);
       }
     }
-  }
-
-  /** To EOF. */
-  async #readMain(): Promise<void> {
-    const { stream, count } = this.#parts;
-    for (let event = await stream.next(); event !== undefined; event = await stream.next()) {
-      switch (event.kind) {
-        case 'command':
-          this.#takeCommand(event.command);
-          break;
-        case 'ram-batch':
-          count(event.pages);
-          await this.#drain();
-          break;
-        case 'section-end':
-          if (event.ramPages !== undefined) count(event.ramPages);
-          break;
-        case 'ram-eos':
-        case 'section-begin':
-          break;
-        case 'eof':
-          return;
-        default:
-          throw unsupported(`${event.kind} behind the package`);
-      }
-    }
-    throw new MigrationError({ code: 'MIGRATION_PEER_GONE', phase: 'postcopy' }, 'the stream ended before EOF');
   }
 
   /** A machine that can take no more is not helped by another connection. */
@@ -300,39 +285,6 @@ export class PostcopyDestination {
       throw new MigrationError({ code: 'MIGRATION_PAGES_MISSING', count }, why);
     }
     await this.#pages.whole();
-  }
-
-  #takeCommand(command: Command): void {
-    const { received, requests } = this.#pages;
-    const connection = this.#connection;
-    switch (command.name) {
-      case 'PING':
-        connection.say({ type: 'PONG', value: command.value });
-        return;
-      case 'RECV_BITMAP': {
-        const block = received.indexOf(command.block);
-        if (block === undefined) throw unsupported(`RECV_BITMAP of block '${command.block}', which there is not,`);
-        connection.say({ type: 'RECV_BITMAP', block: command.block, bitmap: received.toWire(block) });
-        return;
-      }
-      case 'POSTCOPY_RESUME':
-        this.#pausedBy = undefined;
-        this.#parts.move('postcopy-active');
-        connection.say({ type: 'RESUME_ACK', value: RESUME_ACK_VALUE });
-        requests.open();
-        return;
-      case 'OPEN_RETURN_PATH':
-      case 'POSTCOPY_ADVISE':
-      case 'POSTCOPY_LISTEN':
-      case 'POSTCOPY_RUN':
-      case 'POSTCOPY_RAM_DISCARD':
-      case 'PACKAGED':
-      case 'ENABLE_COLO':
-      case 'SWITCHOVER_START':
-        throw unsupported(`${command.name} behind the package`);
-      default:
-        unreachable(command);
-    }
   }
 
   /** Waits until a connection is there again over which the stream can go on. Rejects when abandoned. */

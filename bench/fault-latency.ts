@@ -30,21 +30,20 @@ const MOVES: readonly FaultMove[] = [false, true].flatMap((preempt) =>
   (['QEMU 11.1', 'vmferry'] as const).map((source) => ({ source, preempt })),
 );
 
-const canShape = enterOwnNetwork();
+const canShape = await enterOwnNetwork();
 const found = await findPeer('11.1');
 if (found === undefined) throw new Error('QEMU 11.1 is not here: npm run setup -- --peers');
 const peer = found;
 const rounds = Number(values.rounds);
 // In memory: a disk is no part of what is compared.
 const folder = mkdtempSync('/dev/shm/vmferry-bench-');
-try {
-  console.log(`${machineLine()}; the guest works on ${values.work} MiB; ${rounds} rounds after a warm-up\n`);
-  for (const order of values.orders.split(',') as Order[]) {
-    const guest = await FaultGuest.save(peer, folder, Number(values.work), order);
-    for (const link of values.links.split(',')) await compareOver(guest, order, link);
-  }
-} finally {
-  rmSync(folder, { recursive: true, force: true });
+// Also when it is interrupted; QEMUs end then, too.
+process.once('exit', () => rmSync(folder, { recursive: true, force: true }));
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(130));
+console.log(`${machineLine()}; the guest works on ${values.work} MiB; ${rounds} rounds after a warm-up\n`);
+for (const order of values.orders.split(',') as Order[]) {
+  const guest = await FaultGuest.save(peer, folder, Number(values.work), order);
+  for (const link of values.links.split(',')) await compareOver(guest, order, link);
 }
 
 async function compareOver(guest: FaultGuest, order: Order, link: string): Promise<void> {

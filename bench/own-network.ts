@@ -2,13 +2,14 @@
  * A network namespace of this process alone, whose loopback the kernel shapes: a link for everybody in it, and for nobody else on the machine.
  * Only what goes to 127.0.0.2 is shaped: the other direction is a link of its own, as on a real network.
  */
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 
 const INSIDE = 'VMFERRY_BENCH_OWN_NETWORK';
 const SHAPED = '127.0.0.2/32';
 
 /** Runs this program again in a network of its own, and ends with it; returns in there, or where none can be had. True: inside. */
-export function enterOwnNetwork(): boolean {
+export async function enterOwnNetwork(): Promise<boolean> {
   if (process.env[INSIDE] !== undefined) {
     run('ip', 'link', 'set', 'lo', 'up');
     return true;
@@ -16,10 +17,10 @@ export function enterOwnNetwork(): boolean {
   const unshare = ['--net', ...(process.getuid?.() === 0 ? [] : ['--map-root-user'])];
   if (spawnSync('unshare', [...unshare, 'true']).status !== 0) return false;
   const self = [process.execPath, ...process.execArgv, ...process.argv.slice(1)];
-  const { status } = spawnSync('unshare', [...unshare, ...self], {
-    stdio: 'inherit',
-    env: { ...process.env, [INSIDE]: '1' },
-  });
+  // It becomes that program.
+  const child = spawn('unshare', [...unshare, ...self], { stdio: 'inherit', env: { ...process.env, [INSIDE]: '1' } });
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => child.kill(signal));
+  const [status] = (await once(child, 'exit')) as [number | null];
   process.exit(status ?? 1);
 }
 

@@ -155,7 +155,7 @@ const MISMATCHES: readonly [what: string, here: Settings, there: Settings, messa
     'more channels come than are awaited',
     multifd({ 'multifd-channels': 4 }),
     multifd({ 'multifd-channels': 2 }),
-    /channel id: expected below 2, found \d|multifd \d.*(does not take this channel|connection lost)/,
+    /channel id.*: expected below 2, found \d|multifd \d.*(does not take this channel|connection lost)/,
   ],
 ];
 

@@ -40,7 +40,8 @@ export function decodeMultifdInitial(reader: Reader, channels: number): MultifdI
   if (version !== MULTIFD_VERSION) throw unexpected(reader, at + 4, path, 'version', String(MULTIFD_VERSION), version);
   const uuid = Uint8Array.from(reader.view(16));
   const channel = reader.u8();
-  if (channel >= channels) throw unexpected(reader, at + 24, path, 'channel id', `below ${channels}`, channel);
+  if (channel >= channels)
+    throw unexpected(reader, at + 24, path, 'channel id (multifd-channels)', `below ${channels}`, channel);
   reader.skip(39);
   return { uuid, channel };
 }

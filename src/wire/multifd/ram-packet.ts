@@ -139,7 +139,7 @@ export class MultifdHeaderDecoder {
       if (found > MULTIFD_COMPRESSION.zstd && name !== hex(found)) {
         throw unsupported(place, place.origin + AT.flags, 'packet', `multifd-compression ${name}`, hex(flags));
       }
-      throw unexpected(place, place.origin + AT.flags, 'packet', 'compression', this.#compression, name);
+      throw unexpected(place, place.origin + AT.flags, 'packet', 'multifd-compression', this.#compression, name);
     }
     const size = bytes.readUInt32BE(AT.size);
     if (this.#compression === 'none') {

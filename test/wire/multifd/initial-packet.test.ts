@@ -29,8 +29,8 @@ test('a piece of it is not enough', () => {
 for (const [field, at, value, channels] of [
   ['magic', 0, 0x51, 4],
   ['version', 7, 2, 4],
-  ['channel id', 24, 3, 3],
-  ['channel id', 24, 255, 255],
+  ['channel id (multifd-channels)', 24, 3, 3],
+  ['channel id (multifd-channels)', 24, 255, 255],
 ] as const) {
   test(`wrong ${field}, ${value}, is named`, () => {
     const bytes = Buffer.from(BYTES);

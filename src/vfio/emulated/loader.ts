@@ -28,6 +28,7 @@ export class Loader {
   /** Where the bytes of the pages go. */
   #at = 0;
   #end = 0;
+  #records = 0;
   #bad: BadStream | undefined;
   registers: Buffer | undefined;
   /** Bytes taken so far. */
@@ -124,7 +125,7 @@ export class Loader {
     const type = this.#small.readUInt32LE(0);
     const first = this.#small.readUInt32LE(4);
     const count = this.#small.readUInt32LE(8);
-    if (this.#small.readUInt32LE(12) !== recordCheck(type, first, count)) {
+    if (this.#small.readUInt32LE(12) !== recordCheck(type, first, count, this.#records++)) {
       throw new BadStream(`no record where one should be, before byte ${this.offset + RECORD_BYTES}`);
     }
     if (type === RECORD.END) this.#part = 'ended';

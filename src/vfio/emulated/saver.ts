@@ -32,6 +32,7 @@ export class Saver {
   #initial = true;
   /** Where the search for changed pages goes on. */
   #next = 0;
+  #records = 0;
   #stopped: 'no' | 'yes' | 'ended' = 'no';
   #renewed = false;
   #registers: () => Buffer;
@@ -132,9 +133,9 @@ export class Saver {
     if (this.#stopped !== 'yes') return false;
     this.#stopped = 'ended';
     this.#head = Buffer.concat([
-      encodeRecord(RECORD.REGISTERS, 0, 0),
+      encodeRecord(RECORD.REGISTERS, 0, 0, this.#records++),
       this.#registers(),
-      encodeRecord(RECORD.END, 0, 0),
+      encodeRecord(RECORD.END, 0, 0, this.#records++),
     ]);
     this.#registers = () => NOTHING;
     return true;
@@ -142,7 +143,7 @@ export class Saver {
 
   #pages(first: number, count: number): void {
     clearRange(this.#state.changed, first, count);
-    this.#head = encodeRecord(RECORD.PAGES, first, count);
+    this.#head = encodeRecord(RECORD.PAGES, first, count, this.#records++);
     this.#at = first * VF_PAGE_BYTES;
     this.#end = this.#at + count * VF_PAGE_BYTES;
   }

@@ -50,16 +50,17 @@ export function encodeStreamHeader(header: StreamHeader): Buffer {
   return bytes;
 }
 
-export function encodeRecord(type: number, first: number, count: number): Buffer {
+/** `index`: how many records come before it. */
+export function encodeRecord(type: number, first: number, count: number, index: number): Buffer {
   const bytes = Buffer.allocUnsafe(RECORD_BYTES);
   bytes.writeUInt32LE(type, 0);
   bytes.writeUInt32LE(first, 4);
   bytes.writeUInt32LE(count, 8);
-  bytes.writeUInt32LE(recordCheck(type, first, count), 12);
+  bytes.writeUInt32LE(recordCheck(type, first, count, index), 12);
   return bytes;
 }
 
-/** A reader that has lost its place finds no record. */
-export function recordCheck(type: number, first: number, count: number): number {
-  return mix(STREAM_MAGIC ^ mix(type ^ mix(first ^ mix(count)))) >>> 0;
+/** A reader that has lost its place, or a record, finds none. */
+export function recordCheck(type: number, first: number, count: number, index: number): number {
+  return mix(STREAM_MAGIC ^ mix(type ^ mix(first ^ mix(count ^ mix(index))))) >>> 0;
 }

@@ -40,7 +40,7 @@ interface Moved {
 async function move(
   t: TestContext,
   machineType: string,
-  untilThere: (versions: readonly number[], heldPages: number | undefined) => boolean,
+  untilThere: (versions: readonly number[], punctualPages: number | undefined) => boolean,
 ): Promise<Moved> {
   const source = new ScriptedSource(machineType, PAGES, VERSIONS);
   const destination = new ScriptedDestination(PAGES);
@@ -51,7 +51,7 @@ async function move(
     destination,
     settings,
     via: async (listening) => {
-      link = await lateLink(listening as Address & { kind: 'tcp' }, LATE);
+      link = await lateLink(listening as Address & { kind: 'tcp' }, CHANNELS, LATE);
       return link.address;
     },
   });
@@ -61,7 +61,7 @@ async function move(
     () => moved.outgoing.info()['x-waiting-for'] === 'the destination to load the devices',
     'all of the source',
   );
-  await until(() => untilThere(content.versions(), link?.heldPages), 'what is not late at the destination');
+  await until(() => untilThere(content.versions(), link?.punctualPages), 'what is not late at the destination');
   const before = new Set(content.versions());
   link.release();
   const ends = await moved.ended;
@@ -72,13 +72,14 @@ function completed({ source }: Moved): void {
   assert.equal(source.status, 'completed', source.status === 'completed' ? '' : explain(source.error));
 }
 
-const allOfRoundOne = (versions: readonly number[], heldPages: number | undefined) =>
-  heldPages !== undefined && heldPages > 0 && versions.filter((version) => version > 0).length === PAGES - heldPages;
+/** With the older discipline, on a slow machine, only the first section of the first round. */
+const allUpToThePoint = (versions: readonly number[], punctualPages: number | undefined) =>
+  versions.filter((version) => version > 0).length === punctualPages;
 const someOfTheLast = (versions: readonly number[]) => versions.some((version) => version === VERSIONS);
 
 for (const machineType of DISCIPLINES) {
   test(`${machineType}: a late channel does not bring back the past`, async (t) => {
-    const moved = await move(t, machineType, allOfRoundOne);
+    const moved = await move(t, machineType, allUpToThePoint);
     completed(moved);
     assert.deepEqual([...moved.before].sort(), [0, 1], 'nothing of round 2 is taken before all of round 1');
     assert.deepEqual([...moved.after], [VERSIONS]);

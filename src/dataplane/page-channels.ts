@@ -54,11 +54,14 @@ export abstract class PageChannels {
     return this.#count;
   }
 
-  /** Resolves when `add` has room again. Throws what has ended the channels. */
+  /** Resolves when `add`, or whoever else waits, has room again. Throws what has ended the channels. */
   room(): Promise<void> {
-    for (const { control } of this.group.threads) Atomics.store(control.words, Word.WANTED, ROOM_AT);
-    // Asked after the words are stored: a thread that was done with a batch before it saw them has left that much more room.
-    return this.group.wait(() => this.group.threads.some((_, channel) => this.#waiting(channel) <= ROOM_AT));
+    return this.group.wait(() => {
+      // At each look anew: a thread says it once, and by then someone else may have taken the room. Before the look: a thread that was done with a batch
+      // before it saw the words has left that much more room.
+      for (const { control } of this.group.threads) Atomics.store(control.words, Word.WANTED, ROOM_AT);
+      return this.group.threads.some((_, channel) => this.#waiting(channel) <= ROOM_AT);
+    });
   }
 
   /**

@@ -4,8 +4,21 @@ import { readFileSync } from 'node:fs';
 import test from 'node:test';
 import fc from 'fast-check';
 import { setBlocking } from '../../src/native/index.ts';
-import { tcpPair } from '../native/sockets.ts';
-import { addAll, bytesOf, openSockets, PAGE, pairs, ramOf, receiver, sameRam, sender, writePage } from './support.ts';
+import { MULTIFD_INITIAL_BYTES, multifdHeaderBytes, multifdPagesMax } from '../../src/wire/multifd/index.ts';
+import { receiveAll, tcpPair } from '../native/sockets.ts';
+import {
+  addAll,
+  bytesOf,
+  openSockets,
+  PAGE,
+  type Pair,
+  pairs,
+  ramOf,
+  receiver,
+  sameRam,
+  sender,
+  writePage,
+} from './support.ts';
 
 interface Store {
   readonly block: number;
@@ -181,4 +194,34 @@ test('threads have the names of QEMU and can be found', async (t) => {
     return name;
   });
   assert.deepEqual(names, ['mig/src/send_0', 'mig/src/send_1', 'mig/dst/recv_0', 'mig/dst/recv_1']);
+});
+
+test('who waits for room is told, though somebody else fills the queue before he looks', {
+  timeout: 30_000,
+}, async (t) => {
+  const pages = 4096;
+  const batchPages = multifdPagesMax(PAGE);
+  const ram = ramOf(pages);
+  bytesOf(ram, 0).fill(1);
+  const [[from, to]] = pairs(1) as [Pair];
+  const channels = await sender(t, [from], ram);
+  receiveAll(to, MULTIFD_INITIAL_BYTES);
+  let added = 0;
+  const fill = () => {
+    while (channels.add(0, added % pages)) added++;
+  };
+  const drain = () => {
+    const batches = (added - channels.totals.normalPages) / batchPages;
+    receiveAll(to, batches * (multifdHeaderBytes(PAGE) + batchPages * PAGE));
+    while (channels.totals.normalPages < added);
+  };
+  fill();
+  const told = channels.room();
+  // The thread says that there is room; it is taken before we come to hear it, and nobody says so again unless he is asked to.
+  drain();
+  fill();
+  await new Promise((resolve) => setTimeout(resolve, 0));
+  await new Promise((resolve) => setImmediate(resolve));
+  drain();
+  await told;
 });

@@ -6,6 +6,11 @@ export * from './capabilities.ts';
 export * from './compat.ts';
 export * from './errors.ts';
 export * from './objects.ts';
+export {
+  checkValue,
+  expectation,
+  type ParameterType,
+} from './parameter-type.ts';
 export * from './parameters.ts';
 export * from './parse.ts';
 export * from './reference.ts';

@@ -2,59 +2,17 @@
  * Every MigrationParameter of QEMU 5.2 to 11.1, declared once, in QEMU's order, and vmferry's own behind them. CLI, QMP (values, schema) and docs
  * follow from this table; a test holds it against what real QEMUs report and refuse.
  */
-import type { Ends } from './capabilities.ts';
-
-export type ParameterType =
-  /** A whole number; `max` of the QAPI type where QEMU has no narrower one. */
-  | { readonly kind: 'int'; readonly min: number; readonly max: number; readonly unit?: 'ms' | '%' | 'MB/s' }
-  /** A number of bytes (or bytes per second), 0..2^64-1. */
-  | {
-      readonly kind: 'size';
-      readonly unit: 'bytes' | 'bytes/s';
-      readonly powerOfTwoFrom?: number;
-      readonly max?: number;
-    }
-  | { readonly kind: 'bool' }
-  /** Text; QMP's null means the empty text. */
-  | { readonly kind: 'string' }
-  | { readonly kind: 'enum'; readonly values: readonly string[] }
-  | { readonly kind: 'list' };
-
-export interface ParameterDeclaration {
-  readonly type: ParameterType;
-  readonly default: number | boolean | string | readonly string[];
-  /** First QEMU version that knows it; 'vmferry': none does. */
-  readonly since: string;
-  /** First QEMU version that no longer knows it. */
-  readonly removed?: string;
-  /** Whether vmferry takes another value than the default; if not, why not, as the end of a sentence. */
-  readonly support: 'yes' | { readonly no: string };
-  /** Values of an enumeration that vmferry does not take, and why not. */
-  readonly refuses?: Readonly<Record<string, string>>;
-  /** A running migration follows changes; other parameters count as they were at its start. */
-  readonly live?: true;
-  /** Which ends it is for; the source alone if absent. */
-  readonly ends?: Ends;
-  /** It matters only while one of these capabilities is on. */
-  readonly partOf?: readonly string[];
-  /** QEMU calls it experimental. */
-  readonly unstable?: true;
-  /** Reported by query-migrate-parameters only once set. */
-  readonly hidden?: true;
-  readonly doc: string;
-}
+import { OWN_PARAMETERS } from './own-parameters.ts';
+import { type ParameterDeclaration, UINT64 } from './parameter-type.ts';
 
 const NO_BLOCK = 'vmferry has no block layer';
 const OLD_COMPRESSION = 'the compression threads were replaced by multifd compression';
 
 const UINT8 = 0xff;
 const UINT32 = 0xffff_ffff;
-const UINT64 = 2 ** 64;
 const MIB = 1024 * 1024;
-/** No bound: QEMU's UINT64_MAX as near as a number comes from below. */
-const UINT64_MAX = UINT64 - 2048;
 
-export const PARAMETERS = {
+const QEMU_PARAMETERS = {
   'announce-initial': {
     type: { kind: 'int', min: 0, max: 100_000, unit: 'ms' },
     default: 50,
@@ -339,138 +297,9 @@ export const PARAMETERS = {
     support: { no: 'vmferry does not update a process in place (CPR)' },
     doc: 'cpr-exec: command line of the process to become.',
   },
-  'x-device-config-load': {
-    type: { kind: 'enum', values: ['parallel', 'after-iterables', 'serial'] },
-    default: 'parallel',
-    since: 'vmferry',
-    support: 'yes',
-    unstable: true,
-    ends: 'destination',
-    doc: "VFIO devices, destination: parallel loads each configuration when its device's state is loaded, those that need the machine lock one at a time; after-iterables waits for the state of all devices (QEMU's x-migration-load-config-after-iter); serial is QEMU's way over one channel: nothing goes on beside the stream.",
-  },
-  'x-migration-max-queued-buffers-size': {
-    type: { kind: 'size', unit: 'bytes' },
-    default: UINT64_MAX,
-    since: 'vmferry',
-    support: 'yes',
-    unstable: true,
-    ends: 'destination',
-    doc: "VFIO devices, destination: most bytes of one device's state that wait for it when all devices have work; one buffer of 1 MiB always may. A property of vfio-pci in QEMU, with the same default.",
-  },
-  'x-switchover-ack-timeout': {
-    type: { kind: 'int', min: 0, max: 2_000_000, unit: 'ms' },
-    default: 60_000,
-    since: 'vmferry',
-    support: 'yes',
-    live: true,
-    unstable: true,
-    doc: 'switchover-ack: how long a destination may be silent when nothing else keeps the guest from being stopped. After that the migration fails if the destination is vmferry, and goes on without its word if nobody knows whether it would ever give it.',
-  },
-  'x-connect-timeout': {
-    type: { kind: 'int', min: 1, max: 2_000_000, unit: 'ms' },
-    default: 30_000,
-    since: 'vmferry',
-    support: 'yes',
-    live: true,
-    unstable: true,
-    doc: 'Source: longest wait for a connection to be taken.',
-  },
-  'x-setup-timeout': {
-    type: { kind: 'int', min: 1, max: 2_000_000, unit: 'ms' },
-    default: 20_000,
-    since: 'vmferry',
-    support: 'yes',
-    live: true,
-    unstable: true,
-    doc: 'Source: longest wait for a destination that is connected to read the stream and answer.',
-  },
-  'x-handshake-timeout': {
-    type: { kind: 'int', min: 1, max: 2_000_000, unit: 'ms' },
-    default: 10_000,
-    since: 'vmferry',
-    support: 'yes',
-    live: true,
-    unstable: true,
-    ends: 'offered',
-    doc: 'x-vmferry-handshake: longest wait for what the other end says.',
-  },
-  'x-stall-timeout': {
-    type: { kind: 'int', min: 0, max: 2_000_000, unit: 'ms' },
-    default: 120_000,
-    since: 'vmferry',
-    support: 'yes',
-    live: true,
-    unstable: true,
-    doc: 'Source: how long a destination may take none of a piece (at most 512 KiB) that was sent; 0 is no limit.',
-  },
-  'x-load-timeout': {
-    type: { kind: 'int', min: 1, max: 2_000_000, unit: 'ms' },
-    default: 120_000,
-    since: 'vmferry',
-    support: 'yes',
-    live: true,
-    unstable: true,
-    doc: 'Source: longest time for the destination to load the devices, the guest stopped.',
-  },
-  'x-confirm-timeout': {
-    type: { kind: 'int', min: 1, max: 2_000_000, unit: 'ms' },
-    default: 120_000,
-    since: 'vmferry',
-    support: 'yes',
-    live: true,
-    unstable: true,
-    doc: 'Source: longest time for the destination to start the guest and say so.',
-  },
-  'x-recover-timeout': {
-    type: { kind: 'int', min: 1, max: 2_000_000, unit: 'ms' },
-    default: 60_000,
-    since: 'vmferry',
-    support: 'yes',
-    live: true,
-    unstable: true,
-    doc: 'Source, postcopy recovery: longest wait for each answer of the destination.',
-  },
-  'x-arrival-timeout': {
-    type: { kind: 'int', min: 1, max: 2_000_000, unit: 'ms' },
-    default: 15_000,
-    since: 'vmferry',
-    support: 'yes',
-    live: true,
-    unstable: true,
-    ends: 'destination',
-    doc: 'Destination: once one connection of the source has come, longest wait for the others (multifd, preempt).',
-  },
-  'x-silence-timeout': {
-    type: { kind: 'int', min: 0, max: 2_000_000, unit: 'ms' },
-    default: 0,
-    since: 'vmferry',
-    support: 'yes',
-    live: true,
-    unstable: true,
-    ends: 'destination',
-    doc: 'Destination: longest silence of the source before the end of the stream; 0 is no limit, as a source may pause on purpose and a lost connection ends the wait by itself.',
-  },
-  'x-description-timeout': {
-    type: { kind: 'int', min: 1, max: 2_000_000, unit: 'ms' },
-    default: 10_000,
-    since: 'vmferry',
-    support: 'yes',
-    live: true,
-    unstable: true,
-    ends: 'destination',
-    doc: 'Destination: after this silence behind the end of the stream the description counts as suppressed (suppress-vmdesc).',
-  },
-  'x-closing-timeout': {
-    type: { kind: 'int', min: 1, max: 2_000_000, unit: 'ms' },
-    default: 5_000,
-    since: 'vmferry',
-    support: 'yes',
-    live: true,
-    unstable: true,
-    ends: 'offered',
-    doc: 'Longest time for last words to leave when all is decided, and for the other end to close after them.',
-  },
 } as const satisfies Readonly<Record<string, ParameterDeclaration>>;
+
+export const PARAMETERS = { ...QEMU_PARAMETERS, ...OWN_PARAMETERS };
 
 export type ParameterName = keyof typeof PARAMETERS;
 
@@ -496,57 +325,4 @@ export function isParameter(name: string): name is ParameterName {
 
 export function parameterDeclaration(name: ParameterName): ParameterDeclaration {
   return PARAMETERS[name];
-}
-
-/** What a value of this type must be, as the end of "expects ...". */
-export function expectation(type: ParameterType): string {
-  switch (type.kind) {
-    case 'int':
-      return `an integer in the range of ${type.min} to ${exact(type.max)}${type.unit === undefined ? '' : ` ${type.unit}`}`;
-    case 'size':
-      if (type.powerOfTwoFrom === undefined)
-        return `a number of ${type.unit} in the range of 0 to ${exact(type.max ?? UINT64)}`;
-      return type.max === undefined
-        ? `a power of two no less than ${type.powerOfTwoFrom} bytes`
-        : `a power of two in the range of ${type.powerOfTwoFrom} to ${type.max} bytes`;
-    case 'bool':
-      return 'a boolean';
-    case 'string':
-      return 'a string or null';
-    case 'enum':
-      return `one of ${type.values.join(', ')}`;
-    case 'list':
-      return 'a list';
-  }
-}
-
-/** The value as this type holds it, or undefined if it is not one. Whole numbers above 2^53 are rounded as JSON readers do. */
-export function checkValue(
-  type: ParameterType,
-  value: unknown,
-): number | boolean | string | readonly string[] | undefined {
-  switch (type.kind) {
-    case 'int':
-      return typeof value === 'number' && Number.isInteger(value) && value >= type.min && value <= type.max
-        ? value
-        : undefined;
-    case 'size': {
-      if (typeof value !== 'number' || !Number.isInteger(value)) return undefined;
-      if (value < (type.powerOfTwoFrom ?? 0) || value > (type.max ?? UINT64)) return undefined;
-      return type.powerOfTwoFrom === undefined || Number.isInteger(Math.log2(value)) ? value : undefined;
-    }
-    case 'bool':
-      return typeof value === 'boolean' ? value : undefined;
-    case 'string':
-      return value === null ? '' : typeof value === 'string' ? value : undefined;
-    case 'enum':
-      return typeof value === 'string' && type.values.includes(value) ? value : undefined;
-    case 'list':
-      return Array.isArray(value) ? [...value] : undefined;
-  }
-}
-
-/** 2^64 stands for the largest unsigned 64-bit number, which a JavaScript number cannot hold. */
-function exact(limit: number): string {
-  return limit >= UINT64 ? '2^64-1' : String(limit);
 }

@@ -1,14 +1,8 @@
 /** Settings as people type them: `xbzrle=on`, `max-bandwidth=1G`, `downtime-limit=2s`. */
 import { type CapabilityName, type CapabilityStatus, isCapability } from './capabilities.ts';
 import { settingsError } from './errors.ts';
-import {
-  checkValue,
-  expectation,
-  isParameter,
-  type ParameterName,
-  type ParameterType,
-  parameterDeclaration,
-} from './parameters.ts';
+import { checkValue, expectation, type ParameterType } from './parameter-type.ts';
+import { isParameter, type ParameterName, parameterDeclaration } from './parameters.ts';
 
 /** What a list of assignments asks for, in the form QMP's two commands want it. */
 export interface Assignments {

@@ -2,7 +2,8 @@
 import { CAPABILITY_NAMES, capabilityDeclaration } from './capabilities.ts';
 import { COMPAT_PROPERTIES, compatText } from './compat.ts';
 import { OBJECT_KINDS, OBJECTS, propertiesOf } from './objects.ts';
-import { expectation, PARAMETER_NAMES, parameterDeclaration } from './parameters.ts';
+import { expectation } from './parameter-type.ts';
+import { PARAMETER_NAMES, parameterDeclaration } from './parameters.ts';
 import { WAITS, type WaitName, waitDeclaration } from './waits.ts';
 
 export function renderSettingsReference(): string {

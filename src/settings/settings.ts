@@ -7,9 +7,8 @@ import {
 } from './capabilities.ts';
 import { type CompatOverrides, type CompatProfile, compatProfile, isKnownTo, type Lifetime } from './compat.ts';
 import { settingsError } from './errors.ts';
+import { checkValue, expectation } from './parameter-type.ts';
 import {
-  checkValue,
-  expectation,
   PARAMETER_NAMES,
   type ParameterName,
   type ParameterValue,

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import test, { type TestContext } from 'node:test';
-import { openUserDevice } from '../../src/vfio/index.ts';
+import { stateOf } from './served-device.ts';
 import { ask, SMALL, Spawned, startRun, temporaryFolder } from './spawned.ts';
 
 interface Evidence {
@@ -19,15 +19,6 @@ async function startServer(t: TestContext, socket: string, device: string): Prom
 async function sockets(t: TestContext): Promise<readonly [string, string]> {
   const folder = await temporaryFolder(t);
   return [join(folder, 'a.sock'), join(folder, 'b.sock')];
-}
-
-async function stateOf(socket: string): Promise<string> {
-  const device = await openUserDevice({ socket });
-  try {
-    return await device.state();
-  } finally {
-    await device.close();
-  }
 }
 
 test('a device moves between two server processes, to and fro, and is what it must be', async (t) => {

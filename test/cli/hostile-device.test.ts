@@ -2,9 +2,9 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import test, { describe, type TestContext } from 'node:test';
-import { openUserDevice } from '../../src/vfio/index.ts';
 import type { vfioUser } from '../../src/wire/index.ts';
 import { type Twist, twistingRelay } from '../vfio/user/twisting-relay.ts';
+import { stateOf } from './served-device.ts';
 import { ask, SMALL, Spawned, startRun, temporaryFolder } from './spawned.ts';
 
 /** The client's own deadlines are 5 s for a question and 60 s for a device that works; the rest is for a busy machine. */
@@ -85,15 +85,6 @@ async function servers(t: TestContext, { server, at, twist }: Hostile): Promise<
   t.after(() => relay.close());
   if (server === 'source') return { source: spoiled, destination, honestSource };
   return { source: honestSource, destination: spoiled, honestSource };
-}
-
-async function stateOf(socket: string): Promise<string> {
-  const device = await openUserDevice({ socket });
-  try {
-    return await device.state();
-  } finally {
-    await device.close();
-  }
 }
 
 // Side by side: they wait more than they work.

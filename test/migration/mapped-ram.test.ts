@@ -9,6 +9,7 @@ import test, { type TestContext } from 'node:test';
 import { CheckpointReader, createWorkload, type WorkloadMachine } from '../../src/machine/index.ts';
 import { type HostEvent, type MigrationStatus, VmHost } from '../../src/migration/index.ts';
 import { Settings } from '../../src/settings/index.ts';
+import { verified } from '../support/workload-pair.ts';
 
 const MIB = 1024 * 1024;
 const DEADLINE_MS = 30_000;
@@ -104,12 +105,6 @@ async function store({ host, reached }: Subject, path: string): Promise<void> {
 async function load({ host, reached }: Subject, path: string): Promise<void> {
   await host.migrateIncoming(`file:${path}`);
   assert.equal(await reached('completed', 'failed'), 'completed', host.queryMigrate()['error-desc']);
-}
-
-async function verified(machine: WorkloadMachine): Promise<void> {
-  if (machine.runState === 'running') await machine.stop('paused');
-  const { bad, registersBad } = await machine.verify();
-  assert.deepEqual({ bad, registersBad }, { bad: [], registersBad: [] });
 }
 
 for (const [write, read] of [

@@ -2,29 +2,11 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { explain } from '../../src/base/index.ts';
-import { createWorkload, type WorkloadMachine, type WorkloadOptions } from '../../src/machine/index.ts';
 import { memoryPair } from '../support/memory-channel.ts';
 import { type Move, type MoveOptions, move, testSettings } from '../support/move.ts';
+import { verified, workloadPair } from '../support/workload-pair.ts';
 
 const MIB = 1024 * 1024;
-
-async function machines(t: { after(f: () => Promise<void>): void }, options: Partial<WorkloadOptions> = {}) {
-  const common = { ram: 32 * MIB, vcpus: 2, dirtyRate: 20e6, seed: 7, ...options };
-  const source = await createWorkload(common);
-  const destination = await createWorkload({ ...common, incoming: true });
-  t.after(async () => {
-    await source.dispose();
-    await destination.dispose();
-  });
-  return { source, destination };
-}
-
-async function verified(machine: WorkloadMachine): Promise<void> {
-  if (machine.runState === 'running') await machine.stop('paused');
-  const verdict = await machine.verify();
-  assert.deepEqual({ bad: verdict.bad, registersBad: verdict.registersBad }, { bad: [], registersBad: [] });
-  assert.ok(verdict.pagesChecked > 0);
-}
 
 async function completed(options: MoveOptions): Promise<Move> {
   const moved = move(options);
@@ -36,7 +18,7 @@ async function completed(options: MoveOptions): Promise<Move> {
 }
 
 test('a machine that runs arrives running and whole', async (t) => {
-  const { source, destination } = await machines(t);
+  const { source, destination } = await workloadPair(t);
   await source.resume();
   const { outgoing } = await completed({ source, destination, channels: memoryPair() });
   assert.equal(source.runState, 'postmigrate');
@@ -51,7 +33,7 @@ test('a machine that runs arrives running and whole', async (t) => {
 });
 
 test('a paused machine arrives paused', async (t) => {
-  const { source, destination } = await machines(t);
+  const { source, destination } = await workloadPair(t);
   await source.resume();
   await source.stop('paused');
   await completed({ source, destination, channels: memoryPair() });
@@ -60,7 +42,7 @@ test('a paused machine arrives paused', async (t) => {
 });
 
 test('xbzrle: later rounds send differences, and the memory is the same', async (t) => {
-  const { source, destination } = await machines(t, { dirtyRate: 100e6, ram: 64 * MIB });
+  const { source, destination } = await workloadPair(t, { dirtyRate: 100e6, ram: 64 * MIB });
   await source.resume();
   const settings = testSettings((s) => {
     s.setCapabilities([{ capability: 'xbzrle', state: true }]);
@@ -74,7 +56,7 @@ test('xbzrle: later rounds send differences, and the memory is the same', async 
 });
 
 test('there and back again', async (t) => {
-  const { source, destination } = await machines(t);
+  const { source, destination } = await workloadPair(t);
   await source.resume();
   let [from, to] = [source, destination];
   for (let turn = 0; turn < 4; turn++) {
@@ -86,7 +68,7 @@ test('there and back again', async (t) => {
 });
 
 test('cancel: the guest goes on at the source, the destination is clean', async (t) => {
-  const { source, destination } = await machines(t);
+  const { source, destination } = await workloadPair(t);
   await source.resume();
   const settings = testSettings((s) => s.setParameters({ 'max-bandwidth': 1e6 }));
   const moved = move({

@@ -11,6 +11,7 @@ import { until } from '../dataplane/held-link.ts';
 import { memoryPair } from '../support/memory-channel.ts';
 import { move, testSettings } from '../support/move.ts';
 import { type MoveOverOptions, moveOver } from '../support/move-over.ts';
+import { verified } from '../support/workload-pair.ts';
 
 const MIB = 1024 * 1024;
 /** A migration that is cancelled has no excuse, but the machine may be busy, ms. */
@@ -49,13 +50,6 @@ function multifd(values: Values = {}): Settings {
     settings.setCapabilities([{ capability: 'multifd', state: true }]);
     settings.setParameters(values);
   });
-}
-
-async function verified(arrived: WorkloadMachine): Promise<void> {
-  await arrived.stop('paused');
-  const { bad, registersBad, pagesChecked } = await arrived.verify();
-  assert.ok(pagesChecked > 0);
-  assert.deepEqual({ bad, registersBad }, { bad: [], registersBad: [] });
 }
 
 /** Names of this process's threads, as the system has them. */

@@ -2,25 +2,18 @@
 import assert from 'node:assert/strict';
 import test, { type TestContext } from 'node:test';
 import { explain } from '../../src/base/index.ts';
-import { createWorkload, type WorkloadMachine, type WorkloadOptions } from '../../src/machine/index.ts';
+import type { WorkloadOptions } from '../../src/machine/index.ts';
 import type { Settings } from '../../src/settings/index.ts';
 import { testSettings } from '../support/move.ts';
 import { type MoveOverOptions, moveOver } from '../support/move-over.ts';
-
-const MIB = 1024 * 1024;
+import { verified, type WorkloadPair, workloadPair } from '../support/workload-pair.ts';
 
 type Values = Parameters<Settings['setParameters']>[0];
 
-async function machines(t: TestContext, options: Partial<WorkloadOptions> = {}) {
-  const common = { ram: 32 * MIB, vcpus: 2, dirtyRate: 20e6, seed: 7, fill: 0.5, ...options };
-  const source = await createWorkload(common);
-  const destination = await createWorkload({ ...common, incoming: true });
-  t.after(async () => {
-    await source.dispose();
-    await destination.dispose();
-  });
-  await source.resume();
-  return { source, destination };
+async function machines(t: TestContext, options: Partial<WorkloadOptions> = {}): Promise<WorkloadPair> {
+  const pair = await workloadPair(t, { fill: 0.5, ...options });
+  await pair.source.resume();
+  return pair;
 }
 
 function multifd(values: Values): Settings {
@@ -28,13 +21,6 @@ function multifd(values: Values): Settings {
     settings.setCapabilities([{ capability: 'multifd', state: true }]);
     settings.setParameters(values);
   });
-}
-
-async function verified(machine: WorkloadMachine): Promise<void> {
-  if (machine.runState === 'running') await machine.stop('paused');
-  const verdict = await machine.verify();
-  assert.deepEqual({ bad: verdict.bad, registersBad: verdict.registersBad }, { bad: [], registersBad: [] });
-  assert.ok(verdict.pagesChecked > 0);
 }
 
 async function completed(options: MoveOverOptions) {

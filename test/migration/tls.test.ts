@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import test, { after, type TestContext } from 'node:test';
 import { explain } from '../../src/base/index.ts';
-import { createWorkload, type WorkloadMachine, type WorkloadOptions } from '../../src/machine/index.ts';
+import type { WorkloadOptions } from '../../src/machine/index.ts';
 import type { Settings } from '../../src/settings/index.ts';
 import type { Address } from '../../src/transport/index.ts';
 import { type CutProxy, cutProxy } from '../support/cut-proxy.ts';
@@ -10,29 +10,17 @@ import { testSettings } from '../support/move.ts';
 import { moveOver } from '../support/move-over.ts';
 import { PostcopyMove } from '../support/postcopy-move.ts';
 import { TlsFolders } from '../support/tls-folders.ts';
+import { verified, type WorkloadPair, workloadPair } from '../support/workload-pair.ts';
 
 const MIB = 1024 * 1024;
 
 const folders = new TlsFolders();
 after(() => folders.close());
 
-async function machines(t: TestContext, options: Partial<WorkloadOptions> = {}) {
-  const common = { ram: 32 * MIB, vcpus: 2, dirtyRate: 20e6, seed: 7, fill: 0.5, ...options };
-  const source = await createWorkload(common);
-  const destination = await createWorkload({ ...common, incoming: true });
-  t.after(async () => {
-    await source.dispose();
-    await destination.dispose();
-  });
-  await source.resume();
-  return { source, destination };
-}
-
-async function verified(machine: WorkloadMachine): Promise<void> {
-  if (machine.runState === 'running') await machine.stop('paused');
-  const { bad, registersBad, pagesChecked } = await machine.verify();
-  assert.deepEqual({ bad, registersBad }, { bad: [], registersBad: [] });
-  assert.ok(pagesChecked > 0);
+async function machines(t: TestContext, options: Partial<WorkloadOptions> = {}): Promise<WorkloadPair> {
+  const pair = await workloadPair(t, { fill: 0.5, ...options });
+  await pair.source.resume();
+  return pair;
 }
 
 type Values = Parameters<Settings['setParameters']>[0];
@@ -87,12 +75,7 @@ for (const preempt of [false, true]) {
     await active;
     for (const how of ['end', 'reset'] as const) {
       await moved.sent(256 * 1024);
-      const paused = moved.both('postcopy-paused');
-      moved.proxy.sever(how);
-      await paused;
-      const again = moved.both('postcopy-active');
-      await moved.reconnect();
-      await again;
+      await moved.breakAndRecover(how);
     }
     await run;
     await verified(destination);

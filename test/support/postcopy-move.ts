@@ -132,6 +132,16 @@ export class PostcopyMove {
     return this.during(passedOver(this.proxy, byteCount));
   }
 
+  /** All connections break, both pause, and go on over new ones. */
+  async breakAndRecover(how: 'end' | 'reset'): Promise<void> {
+    const paused = this.both('postcopy-paused');
+    this.proxy.sever(how);
+    await paused;
+    const again = this.both('postcopy-active');
+    await this.reconnect();
+    await again;
+  }
+
   /** Both are paused: another connection, through a proxy of its own. */
   async reconnect(cut?: CutPlan): Promise<void> {
     const before = this.proxy;

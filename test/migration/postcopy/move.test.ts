@@ -1,37 +1,19 @@
 /** A guest runs on at the destination while its memory is still at the source; every page and register is verified afterwards. */
 import assert from 'node:assert/strict';
-import test from 'node:test';
+import test, { type TestContext } from 'node:test';
 import { explain } from '../../../src/base/index.ts';
-import {
-  createWorkload,
-  type DestinationMachine,
-  type WorkloadMachine,
-  type WorkloadOptions,
-} from '../../../src/machine/index.ts';
+import type { DestinationMachine, WorkloadMachine, WorkloadOptions } from '../../../src/machine/index.ts';
 import { connect, listen } from '../../../src/transport/index.ts';
 import { vfOptions } from '../../../src/vfio/index.ts';
 import { LOOPBACK, PostcopyMove } from '../../support/postcopy-move.ts';
 import { BUSY_VF, vfPair } from '../../support/vf-machines.ts';
+import { verified, type WorkloadPair, workloadPair } from '../../support/workload-pair.ts';
 
 const MIB = 1024 * 1024;
 const NO_LISTENER = { accept: () => assert.fail(), next: () => assert.fail(), close: () => {} };
 
-async function machines(t: { after(f: () => Promise<void>): void }, options: Partial<WorkloadOptions> = {}) {
-  const common = { ram: 16 * MIB, vcpus: 3, dirtyRate: 100e6, seed: 7, ...options };
-  const source = await createWorkload(common);
-  const destination = await createWorkload({ ...common, incoming: true });
-  t.after(async () => {
-    await source.dispose();
-    await destination.dispose();
-  });
-  return { source, destination };
-}
-
-async function verified(machine: WorkloadMachine): Promise<void> {
-  if (machine.runState === 'running') await machine.stop('paused');
-  const verdict = await machine.verify();
-  assert.deepEqual({ bad: verdict.bad, registersBad: verdict.registersBad }, { bad: [], registersBad: [] });
-  assert.ok(verdict.pagesChecked > 0);
+function machines(t: TestContext, options: Partial<WorkloadOptions> = {}): Promise<WorkloadPair> {
+  return workloadPair(t, { ram: 16 * MIB, vcpus: 3, dirtyRate: 100e6, ...options });
 }
 
 const CASES: readonly {
@@ -130,12 +112,7 @@ for (const preempt of [false, true]) {
     await active;
     for (const how of ['reset', 'end', 'reset'] as const) {
       await moved.sent(256 * 1024);
-      const paused = moved.both('postcopy-paused');
-      moved.proxy.sever(how);
-      await paused;
-      const again = moved.both('postcopy-active');
-      await moved.reconnect();
-      await again;
+      await moved.breakAndRecover(how);
     }
     await run;
     await verified(destination);

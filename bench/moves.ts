@@ -23,6 +23,9 @@ export interface Bench {
   path(name: string): string;
 }
 
+/** A machine that migrates has been up for a while: what its process does when it starts is not the migration's. */
+const SETTLE_MS = 500;
+
 interface Process {
   readonly pid: number;
 }
@@ -33,6 +36,7 @@ export async function measured(
   extraOf: { readonly side: Process; readonly guestBytes: number } | undefined,
   move: () => Promise<{ bytes: number; ms: number }>,
 ): Promise<Sample> {
+  await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
   const before = sides.map(({ pid }) => cpuSeconds(pid));
   const { bytes, ms } = await move();
   const cpu = sides.reduce((sum, { pid }, i) => sum + cpuSeconds(pid) - before[i]!, 0);

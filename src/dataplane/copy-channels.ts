@@ -9,7 +9,7 @@ import { ChannelThread } from './channel-thread.ts';
 import type { ChannelError } from './errors.ts';
 import type { CopyStart } from './messages.ts';
 import { PageChannels } from './page-channels.ts';
-import { ReadyThread } from './ready-thread.ts';
+import { takeThread } from './ready-thread.ts';
 
 export interface CopyOptions {
   /** 1..255. */
@@ -41,6 +41,6 @@ export class CopyChannels extends PageChannels {
     // As QEMU's threads of the same work.
     const name = to.kind === 'file' ? `mig/src/send_${channel}` : `mig/dst/recv_${channel}`;
     const start: CopyStart = { channel, name, from, to, ring: this.rings[channel]!.shared };
-    return new ChannelThread(new ReadyThread('copy', name), start, this.group.reports(channel));
+    return new ChannelThread(takeThread('copy'), start, this.group.reports(channel));
   }
 }

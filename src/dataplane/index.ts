@@ -4,7 +4,9 @@
  * the point where channels wait for one another, and nothing else of a migration.
  *
  * Sending: announceChannel as soon as each is connected, SendChannels.start, then `add` page by page (`room` when it says no), `sync` between rounds, `end`.
- * Receiving: readyReceivers while nobody has connected, ReceiveChannels.start, `meet` at each point of the main stream, `finish`, `close`.
+ * Receiving: ReceiveChannels.start, `meet` at each point of the main stream, `finish`, `close`.
+ *
+ * Either way prepareThreads beforehand: a thread takes a while to load its code.
  *
  * Between memory and a mapped-ram file: CopyChannels, used like SendChannels, with no peer at all.
  *
@@ -21,6 +23,6 @@ export type { ChannelError, ChannelFault, ChannelPlace, DataplaneFault } from '.
 export { isDataplaneError } from './errors.ts';
 export type { PageCompression } from './messages.ts';
 export type { PageChannels } from './page-channels.ts';
-export type { ReadyThread } from './ready-thread.ts';
+export { prepareThreads, THREAD_KINDS, type ThreadKind } from './ready-thread.ts';
 export * from './receive-channels.ts';
 export * from './send-channels.ts';

@@ -1,4 +1,7 @@
-/** Threads that have loaded their code and wait for what they are to do. Loading costs as much as moving some 60 MB: it need not be while a guest waits. */
+/**
+ * Threads that have loaded their code and wait for what they are to do. Loading costs as much as moving some 100 MB, and what is to be moved waits
+ * for it: so they are made ready before, and kept by the process until somebody takes them.
+ */
 import { SHARE_ENV, Worker, type WorkerOptions } from 'node:worker_threads';
 import { type Control, controlOf, STOP, signal, Word } from './control-words.ts';
 import type { ThreadStart } from './messages.ts';
@@ -20,6 +23,39 @@ const ENTRIES = {
   copy: new URL('./copy-thread.js', import.meta.url),
 };
 
+export type ThreadKind = keyof typeof ENTRIES;
+export const THREAD_KINDS: readonly ThreadKind[] = ['send', 'receive', 'copy'];
+
+/** Each takes some megabytes; more than so many are started when they are wanted. */
+const SPARE_MAX = 16;
+
+const spare: Record<ThreadKind, Set<ReadyThread>> = { send: new Set(), receive: new Set(), copy: new Set() };
+
+/** From now on so many threads are ready, up to 16; 0 lets those go that nobody has taken. They do not keep the process alive. */
+export function prepareThreads(kind: ThreadKind, count: number): void {
+  const ready = spare[kind];
+  const wanted = Math.min(count, SPARE_MAX);
+  for (const thread of ready) {
+    if (ready.size <= wanted) break;
+    ready.delete(thread);
+    thread.dismiss();
+  }
+  while (ready.size < wanted) {
+    const thread = new ReadyThread(kind);
+    ready.add(thread);
+    void thread.exited.then(() => ready.delete(thread));
+  }
+}
+
+/** A thread that is ready, or else a new one; the caller's from here on: it is started or dismissed. */
+export function takeThread(kind: ThreadKind): ReadyThread {
+  for (const thread of spare[kind]) {
+    spare[kind].delete(thread);
+    return thread;
+  }
+  return new ReadyThread(kind);
+}
+
 export class ReadyThread {
   readonly control: Control = controlOf();
   readonly worker: Worker;
@@ -27,8 +63,8 @@ export class ReadyThread {
   readonly exited: Promise<Error | undefined>;
 
   /** It does not keep the process alive before it is started. */
-  constructor(kind: keyof typeof ENTRIES, name: string) {
-    this.worker = new Worker(ENTRIES[kind], { ...THREAD, name, workerData: this.control.shared });
+  constructor(kind: ThreadKind) {
+    this.worker = new Worker(ENTRIES[kind], { ...THREAD, name: `vmferry ${kind}`, workerData: this.control.shared });
     this.worker.unref();
     let crash: Error | undefined;
     this.worker.on('error', (error) => {

@@ -14,7 +14,7 @@ import { StateLane, stuck } from './device-state/state-lane.ts';
 import { StateQueue } from './device-state/state-queue.ts';
 import { type ChannelError, channelLabel, dataplaneError } from './errors.ts';
 import type { PageCompression, ReceiveStart } from './messages.ts';
-import { ReadyThread } from './ready-thread.ts';
+import { takeThread } from './ready-thread.ts';
 
 export interface ReceiveOptions {
   /** Accepted connections in the order of their channel ids, each read up to the end of its initial packet. They are the channels' from here on. */
@@ -24,8 +24,6 @@ export interface ReceiveOptions {
   readonly compression: PageCompression;
   /** With TLS, whether a connection that ends before its session is taken for an end (multifd-clean-tls-termination off); default not. */
   readonly cutIsEnd?: boolean;
-  /** That were made ready for it (`readyReceivers`), as many as there are channels. They are the channels' from here on. */
-  readonly threads?: readonly ReadyThread[];
   readonly state?: ReceivedState;
   /** Called once, when a channel fails by itself. All channels are closed by then, or soon. */
   readonly failed: (error: ChannelError) => void;
@@ -41,15 +39,6 @@ export interface ReceivedState {
   readonly queuedMax: number;
 }
 
-/** Threads for so many channels, while nobody has connected yet. Whoever does not need them dismisses each. */
-export function readyReceivers(count: number): readonly ReadyThread[] {
-  return Array.from({ length: count }, (_, channel) => new ReadyThread('receive', receiverName(channel)));
-}
-
-function receiverName(channel: number): string {
-  return `mig/dst/recv_${channel}`;
-}
-
 export class ReceiveChannels {
   readonly #group: ChannelGroup;
   readonly #queue: StateQueue | undefined;
@@ -63,12 +52,7 @@ export class ReceiveChannels {
     assert(lines.length >= 1 && lines.length <= 255, 'there are 1 to 255 channels');
     const channels = new ReceiveChannels(options);
     const spawn = (channel: number) => channels.#spawn(options, channel, lines[channel]!);
-    try {
-      await channels.#group.open(lines.length, options.compression, spawn, (channel) => closeLine(lines[channel]!));
-    } catch (thrown) {
-      for (const thread of options.threads ?? []) thread.dismiss();
-      throw thrown;
-    }
+    await channels.#group.open(lines.length, options.compression, spawn, (channel) => closeLine(lines[channel]!));
     return channels;
   }
 
@@ -98,7 +82,7 @@ export class ReceiveChannels {
     const loaders = options.state?.devices.map(({ loader }) => loader) ?? [];
     const start: ReceiveStart = {
       channel,
-      name: receiverName(channel),
+      name: `mig/dst/recv_${channel}`,
       line,
       ram,
       compression,
@@ -106,8 +90,7 @@ export class ReceiveChannels {
       offset: MULTIFD_INITIAL_BYTES,
       state: queue && { queue, loaders },
     };
-    const thread = options.threads?.[channel] ?? new ReadyThread('receive', start.name);
-    return new ChannelThread(thread, start, this.#group.reports(channel));
+    return new ChannelThread(takeThread('receive'), start, this.#group.reports(channel));
   }
 
   /**

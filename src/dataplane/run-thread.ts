@@ -1,6 +1,6 @@
 /** What both kinds of channel threads do around their loops: take the descriptor, tell main how it ends, give the descriptor back. */
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
-import { closeLine, nameThread, setBlocking, threadId } from '../native/index.ts';
+import { closeLine, loadNative, nameThread, setBlocking, threadId } from '../native/index.ts';
 import { type Control, Counter, controlOf, DESCRIPTOR, STOP, Word } from './control-words.ts';
 import { channelError } from './errors.ts';
 import type { ChannelStart, FromChannel, ThreadStart } from './messages.ts';
@@ -14,6 +14,7 @@ const control = controlOf(workerData as SharedArrayBuffer);
 /** Waits for what the thread is to do; undefined: nothing. */
 export function awaitStart<T extends ThreadStart>(): T | undefined {
   const { words } = control;
+  loadNative();
   for (;;) {
     const signal = Atomics.load(words, Word.SIGNAL);
     if (Atomics.load(words, Word.STOP) === STOP.NOW) return undefined;

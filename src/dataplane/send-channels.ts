@@ -17,7 +17,7 @@ import { StateArena } from './device-state/state-arena.ts';
 import { type ChannelError, channelError } from './errors.ts';
 import type { PageCompression, SendStart } from './messages.ts';
 import { PageChannels } from './page-channels.ts';
-import { ReadyThread } from './ready-thread.ts';
+import { takeThread } from './ready-thread.ts';
 
 export interface SendOptions {
   /** Connections that are announced, channel 0 first; 1..255 of them. They are the channels' from here on, also if `start` throws. */
@@ -105,7 +105,7 @@ export class SendChannels extends PageChannels {
       offset: MULTIFD_INITIAL_BYTES,
       state: arena && { devices: this.#state!.devices, arena },
     };
-    return new ChannelThread(new ReadyThread('send', start.name), start, this.group.reports(channel));
+    return new ChannelThread(takeThread('send'), start, this.group.reports(channel));
   }
 
   /** A free buffer; undefined if there is none: call again after `stateRoom`. */

@@ -1,4 +1,5 @@
 import { EventEmitter } from 'node:events';
+import { prepareThreads, THREAD_KINDS, type ThreadKind } from '../dataplane/index.ts';
 import type { DestinationMachine, RamBlock, RunState, SourceMachine } from '../machine/index.ts';
 import type { Settings, SettingsView } from '../settings/index.ts';
 import { type Address, isExposed, listen, parseAddress, type TlsTerms } from '../transport/index.ts';
@@ -64,6 +65,8 @@ export class VmHost implements Host {
     this.objects = options.objects ?? new Objects();
     this.#options = options;
     this.#machine = options.machine;
+    this.settings.follow(() => this.#prepare());
+    this.#prepare();
   }
 
   /** Where an incoming migration is awaited, with the real port. */
@@ -280,10 +283,26 @@ export class VmHost implements Host {
 
   #track(run: Promise<OutgoingResult | IncomingResult>): void {
     const unlock = this.settings.lock();
-    this.#running = run.finally(() => {
+    this.#running = run.then((result) => {
       this.#running = undefined;
       unlock();
+      // It may be tried again.
+      if (result.status !== 'completed') this.#prepare();
+      return result;
     });
+  }
+
+  /** Whoever switches multifd on is about to migrate: the threads of its channels get ready. */
+  #prepare(): void {
+    if (this.#running !== undefined) return;
+    const count = this.settings.capability('multifd') ? this.settings.parameter('multifd-channels') : 0;
+    const now = this.#threadKind();
+    for (const kind of THREAD_KINDS) prepareThreads(kind, kind === now ? count : 0);
+  }
+
+  #threadKind(): ThreadKind {
+    if (this.settings.capability('mapped-ram')) return 'copy';
+    return this.#machine.runState === 'inmigrate' ? 'receive' : 'send';
   }
 
   #status(status: MigrationStatus): void {

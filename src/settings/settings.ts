@@ -41,6 +41,7 @@ export class Settings implements SettingsView {
   #compat: CompatOverrides;
   readonly #machineType: string | undefined;
   readonly #touched = new Set<ParameterName>();
+  readonly #followers: (() => void)[] = [];
   #locks = 0;
 
   constructor({ machineType, compat = {} }: SettingsOptions = {}) {
@@ -56,6 +57,11 @@ export class Settings implements SettingsView {
   setCompat(overrides: CompatOverrides): void {
     if (this.#locks > 0) throw running('compat properties');
     this.#compat = { ...this.#compat, ...overrides };
+  }
+
+  /** `changed` is called after each change of a capability or parameter. */
+  follow(changed: () => void): void {
+    this.#followers.push(changed);
   }
 
   capability(name: CapabilityName): boolean {
@@ -101,6 +107,7 @@ export class Settings implements SettingsView {
     }
     requirePlainMappedRam(on, this.#values);
     this.#on = on;
+    this.#changed();
   }
 
   parameter<N extends ParameterName>(name: N): ParameterValue<N> {
@@ -144,6 +151,7 @@ export class Settings implements SettingsView {
     }
     requirePlainMappedRam(this.#on, values);
     this.#values = values;
+    this.#changed();
     for (const name of names) this.#touched.add(name);
   }
 
@@ -157,6 +165,10 @@ export class Settings implements SettingsView {
       capability: (name) => on.has(name),
       parameter: (name) => (parameterDeclaration(name).live === true ? this.#values[name] : values[name]),
     };
+  }
+
+  #changed(): void {
+    for (const changed of this.#followers) changed();
   }
 
   /** Why the machine type does not know a setting, if it does not. */

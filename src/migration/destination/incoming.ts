@@ -1,5 +1,5 @@
 import { asError, explain, nowMs, StateMachine, unreachable } from '../../base/index.ts';
-import { type ChannelInfo, readyReceivers } from '../../dataplane/index.ts';
+import { type ChannelInfo, prepareThreads } from '../../dataplane/index.ts';
 import type { DestinationMachine, IncomingRam } from '../../machine/index.ts';
 import { isVersionBefore, machineVersion, type SettingsView, WAITS } from '../../settings/index.ts';
 import type { Channel } from '../../transport/index.ts';
@@ -195,6 +195,8 @@ export class IncomingMigration {
     } catch (thrown) {
       this.#fail(asError(thrown));
       return await this.#giveUp();
+    } finally {
+      if (this.#settings.capability('multifd')) prepareThreads('receive', 0);
     }
     return await this.#confirm(this.#stream!);
   }
@@ -224,7 +226,7 @@ export class IncomingMigration {
     const { listener, takesAnyMachine } = this.#options;
     const multifd = this.#settings.capability('multifd');
     const count = multifd ? this.#settings.parameter('multifd-channels') : 0;
-    const threads = readyReceivers(count);
+    prepareThreads('receive', count);
     try {
       this.#arrivals = new Arrivals({
         listener,
@@ -241,7 +243,6 @@ export class IncomingMigration {
       if (multifd) {
         this.#channels = new RamChannels(channels, {
           compression: pageCompression(this.#settings),
-          threads,
           queuedBytesMax: this.#settings.parameter('x-migration-max-queued-buffers-size'),
           failed: (error) => {
             if (!this.#postcopy?.began) this.#fail(error);
@@ -250,9 +251,6 @@ export class IncomingMigration {
       }
       this.#check();
       return main;
-    } catch (thrown) {
-      for (const thread of threads) thread.dismiss();
-      throw thrown;
     } finally {
       // A preempt channel comes last, and late.
       if (!this.#settings.capability('postcopy-preempt') || this.#channel === undefined) listener.close();

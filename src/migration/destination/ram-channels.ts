@@ -1,10 +1,4 @@
-import {
-  type ChannelInfo,
-  type ChannelTotals,
-  type PageCompression,
-  type ReadyThread,
-  ReceiveChannels,
-} from '../../dataplane/index.ts';
+import { type ChannelInfo, type ChannelTotals, type PageCompression, ReceiveChannels } from '../../dataplane/index.ts';
 import type { IncomingState, SectionName, SharedRam } from '../../machine/index.ts';
 import { closeLine, type Line } from '../../native/index.ts';
 import { MULTIFD_DEVICE_BYTES_MAX } from '../../wire/index.ts';
@@ -17,8 +11,6 @@ const BUFFERS_PER_DEVICE = 16;
 
 export interface RamChannelsOptions {
   readonly compression: PageCompression;
-  /** As many as there are channels; these channels' from now on. */
-  readonly threads: readonly ReadyThread[];
   /** Of one device's state, while all devices have work; one buffer always may wait. */
   readonly queuedBytesMax: number;
   /** Called once, when a channel fails by itself. */
@@ -49,8 +41,8 @@ export class RamChannels {
   async start(ram: SharedRam, devices: readonly SectionName[], cutIsEnd: boolean): Promise<void> {
     const lines = this.#lines;
     this.#lines = [];
-    const { compression, threads, failed, queuedBytesMax } = this.#options;
-    const options = { lines, ram, compression, threads, cutIsEnd, failed };
+    const { compression, failed, queuedBytesMax } = this.#options;
+    const options = { lines, ram, compression, cutIsEnd, failed };
     // Packets of state are never compressed, so they do not go where pages are.
     if (compression === 'none') this.#devices = devices;
     const state = {
@@ -102,7 +94,6 @@ export class RamChannels {
   async cancel(reason: Error): Promise<void> {
     for (const line of this.#lines) closeLine(line);
     this.#lines = [];
-    if (this.#channels === undefined) for (const thread of this.#options.threads) thread.dismiss();
     this.#channels?.cancel(reason);
     await this.#channels?.closed();
   }

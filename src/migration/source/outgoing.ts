@@ -1,5 +1,5 @@
 import { asError, explain, nowMs, StateMachine } from '../../base/index.ts';
-import type { ChannelInfo } from '../../dataplane/index.ts';
+import { type ChannelInfo, prepareThreads, type ThreadKind } from '../../dataplane/index.ts';
 import type { RunState, SourceMachine } from '../../machine/index.ts';
 import { type CompatProfile, type SettingsView, type TimedWait, WAITS } from '../../settings/index.ts';
 import type { Address, Channel } from '../../transport/index.ts';
@@ -170,6 +170,8 @@ export class OutgoingMigration {
     } catch (thrown) {
       this.#fail(asError(thrown));
       return await this.#giveUp();
+    } finally {
+      if (this.#settings.capability('multifd')) prepareThreads(this.#threadKind, 0);
     }
   }
 
@@ -237,9 +239,14 @@ export class OutgoingMigration {
   #moreChannels(): MoreChannels | undefined {
     if (!this.#settings.capability('multifd')) return undefined;
     const { dial, copyTo } = this.#options;
+    prepareThreads(this.#threadKind, this.#settings.parameter('multifd-channels'));
     if (copyTo !== undefined) return { copyTo };
     if (dial !== undefined) return { dial };
     throw unsupported('multifd over a single connection');
+  }
+
+  get #threadKind(): ThreadKind {
+    return this.#options.copyTo === undefined ? 'send' : 'copy';
   }
 
   #begin(main: Channel): SourceRun {

@@ -45,6 +45,8 @@ export class ReceiveChannels {
   /** Of the devices, in their order. */
   readonly lanes: readonly StateLane[];
   #points = 0;
+  /** Main waits at the last point. */
+  #meets = false;
 
   /** Throws NATIVE_UNAVAILABLE, DATAPLANE_UNAVAILABLE; nothing is left open then. */
   static async start(options: ReceiveOptions): Promise<ReceiveChannels> {
@@ -99,6 +101,7 @@ export class ReceiveChannels {
    */
   async meet(): Promise<void> {
     const point = ++this.#points;
+    this.#meets = true;
     await this.#group.wait(() => {
       const missing = this.#group.threads.filter((thread) => thread.syncs < point);
       const lost = missing.find((thread) => this.#group.hasEnded(thread.channel));
@@ -106,6 +109,7 @@ export class ReceiveChannels {
       else this.#expectMore(missing);
       return missing.length === 0;
     });
+    this.#meets = false;
     for (const { control } of this.#group.threads) {
       Atomics.store(control.words, Word.RELEASED, point);
       signal(control.words);
@@ -139,6 +143,11 @@ export class ReceiveChannels {
   /** After `finish`: closes the connections. */
   close(): void {
     this.#group.close();
+  }
+
+  /** Somebody here waits for what only the source can send on these channels. */
+  get waitsForPeer(): boolean {
+    return this.#meets || this.lanes.some(({ waits }) => waits);
   }
 
   get totals(): ChannelTotals {

@@ -7,7 +7,7 @@ export * from './destination/incoming.ts';
 export * from './errors.ts';
 export * from './fit/index.ts';
 export * from './host.ts';
-export { connector, dialer, requireConnections, requirePlaceForTls } from './many-connections.ts';
+export { connector, dialer, listenAt, requireConnections, requirePlaceForTls } from './many-connections.ts';
 export * from './objects.ts';
 export { type Route, routeTo } from './postcopy/source/route.ts';
 export { hasReturnPath, OutgoingMigration, type OutgoingObserver, type OutgoingResult } from './source/outgoing.ts';

@@ -1,6 +1,15 @@
 /** Multifd wants several connections: what that asks of an address, and of settings. */
 import { type SettingsView, WAITS } from '../settings/index.ts';
-import { type Address, type Channel, connect, dial, isSocketAddress, type TlsTerms } from '../transport/index.ts';
+import {
+  type Address,
+  type Channel,
+  connect,
+  dial,
+  isSocketAddress,
+  type Listener,
+  listen,
+  type TlsTerms,
+} from '../transport/index.ts';
 import { unsupported } from './errors.ts';
 import type { Dial } from './source/multifd.ts';
 
@@ -14,7 +23,7 @@ export function requireConnections(settings: SettingsView, address: Address): vo
   if (!isSocketAddress(address)) throw unsupported(`multifd over ${address.kind}: (it needs tcp: or unix:)`);
 }
 
-/** Of connections to a destination; what is absent is as by default: clear text, and as long as one may take. */
+/** Of connections between the ends; what is absent is as by default: clear text, and as long as one may take. */
 export interface ConnectTerms {
   readonly tls?: TlsTerms | undefined;
   readonly settings?: SettingsView | undefined;
@@ -31,6 +40,11 @@ export function connector(address: Address, terms: ConnectTerms = {}): (signal: 
 export function dialer(address: Address, terms: ConnectTerms = {}): Dial | undefined {
   if (!isSocketAddress(address)) return undefined;
   return (role, signal) => dial(address, { role, signal, tls: terms.tls, timeoutMs: timeoutOf(terms) });
+}
+
+/** Where a source is awaited. Throws TransportError. */
+export function listenAt(address: Address, { tls, settings }: ConnectTerms): Promise<Listener> {
+  return listen(address, { tls, timeoutMs: settings?.parameter(WAITS.introduction.deadline) });
 }
 
 /** Throws MIGRATION_UNSUPPORTED where an address or another setting leaves no place for TLS. */

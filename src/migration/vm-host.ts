@@ -2,13 +2,13 @@ import { EventEmitter } from 'node:events';
 import { prepareThreads, THREAD_KINDS, type ThreadKind } from '../dataplane/index.ts';
 import type { DestinationMachine, RamBlock, RunState, SourceMachine } from '../machine/index.ts';
 import type { Settings, SettingsView } from '../settings/index.ts';
-import { type Address, isExposed, listen, parseAddress, type TlsTerms } from '../transport/index.ts';
+import { type Address, isExposed, parseAddress, type TlsTerms } from '../transport/index.ts';
 import { CheckpointSide, CheckpointSource, innerSettings, requireFile } from './checkpoint-file.ts';
 import type { SourceListener } from './destination/arrivals.ts';
 import { IncomingMigration, type IncomingResult } from './destination/incoming.ts';
 import { wrongState } from './errors.ts';
 import type { Host, HostEvent, HostStatus, MigrationInfo, MigrationStatus, MigrationThread } from './host.ts';
-import { connector, dialer, requireConnections, requirePlaceForTls } from './many-connections.ts';
+import { connector, dialer, listenAt, requireConnections, requirePlaceForTls } from './many-connections.ts';
 import { Objects } from './objects.ts';
 import { routeTo } from './postcopy/source/route.ts';
 import { hasReturnPath, OutgoingMigration, type OutgoingResult } from './source/outgoing.ts';
@@ -192,7 +192,7 @@ export class VmHost implements Host {
   }
 
   async #listen(address: Address, tls: TlsTerms | undefined): Promise<SourceListener> {
-    const listener = await listen(address, { tls });
+    const listener = await listenAt(address, { tls, settings: this.settings });
     if (tls === undefined && isExposed(listener.address)) this.#options.exposed?.(listener.address);
     this.#listening = listener.address;
     return {

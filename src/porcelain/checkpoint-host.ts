@@ -3,6 +3,7 @@ import {
   type HostEvent,
   type HostStatus,
   type IncomingMigration,
+  listenAt,
   type MigrationInfo,
   type MigrationStatus,
   type MigrationThread,
@@ -12,7 +13,7 @@ import {
   wrongState,
 } from '../migration/index.ts';
 import type { Settings } from '../settings/index.ts';
-import { type Address, listen, parseAddress } from '../transport/index.ts';
+import { type Address, parseAddress } from '../transport/index.ts';
 
 /** Serves QMP for a host; `close` ends that. The CLI gives it: this room knows no server. */
 export type ServeHost = (host: Host) => Promise<{ close(): Promise<void> }>;
@@ -70,7 +71,8 @@ export class CheckpointHost implements Host {
     if (this.#migration instanceof OutgoingMigration) {
       throw this.#refused('there is no incoming postcopy that could be recovered');
     }
-    const listener = await listen(parseAddress(uri), { tls: this.objects.tls(this.settings, 'server') });
+    const tls = this.objects.tls(this.settings, 'server');
+    const listener = await listenAt(parseAddress(uri), { tls, settings: this.settings });
     try {
       this.#migration.postcopy.recover(listener);
     } catch (error) {

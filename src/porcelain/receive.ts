@@ -3,12 +3,13 @@ import { CheckpointWriter } from '../machine/index.ts';
 import {
   IncomingMigration,
   type IncomingResult,
+  listenAt,
   Objects,
   requireConnections,
   requirePlaceForTls,
 } from '../migration/index.ts';
 import type { Settings } from '../settings/index.ts';
-import { formatAddress, isExposed, listen, parseAddress } from '../transport/index.ts';
+import { formatAddress, isExposed, parseAddress } from '../transport/index.ts';
 import { CheckpointHost, type ServeHost } from './checkpoint-host.ts';
 import type { Outcome, Progress, ProgressListener, RamStatistics } from './outcome.ts';
 
@@ -42,7 +43,7 @@ export async function receive(options: ReceiveOptions): Promise<Outcome> {
   requireConnections(settings, address);
   const tls = objects.tls(settings, 'server');
   requirePlaceForTls(tls, settings, address);
-  const listener = await listen(address, { tls });
+  const listener = await listenAt(address, { tls, settings });
   const machine = new CheckpointWriter(file, { directIo: settings.parameter('direct-io') });
   try {
     await machine.open();

@@ -65,11 +65,20 @@ export const OWN_PARAMETERS = {
     'Source: longest time for the destination to load the devices, the guest stopped.',
   ),
   'x-confirm-timeout': longest(120_000, 'Source: longest time for the destination to start the guest and say so.'),
-  'x-recover-timeout': longest(60_000, 'Source, postcopy recovery: longest wait for each answer of the destination.'),
+  'x-recover-timeout': longest(
+    60_000,
+    'Postcopy recovery: longest wait of the source for each answer of the destination, and of the destination for a source that is connected to go on.',
+    { ends: 'offered' },
+  ),
   'x-arrival-timeout': longest(
     15_000,
-    'Destination: once one connection of the source has come, longest wait for the others (multifd, preempt).',
+    'Destination: once one connection of the source has come, longest wait for the others (multifd, preempt); and longest time for one to shake hands (TLS).',
     { ends: 'destination' },
+  ),
+  'x-lag-timeout': longest(
+    120_000,
+    'Destination: how long nothing may come on the other channels of the source (multifd, preempt) while the main channel is ahead of them; 0 is no limit.',
+    { min: 0, ends: 'destination' },
   ),
   'x-silence-timeout': longest(
     0,

@@ -22,15 +22,14 @@ export interface Wait {
 }
 
 const GOES_ON = 'the migration fails, the guest goes on at the source';
-const WITH_CONNECTION = 'ended by the connection, whose loss pauses the postcopy';
 
 export const WAITS = {
   connection: {
     end: 'source',
-    phase: 'setup',
+    phase: 'setup, active, postcopy-recover-setup, postcopy-recover',
     what: 'the destination to take the connection',
     deadline: 'x-connect-timeout',
-    after: GOES_ON,
+    after: `${GOES_ON}; a paused postcopy stays paused`,
   },
   handshake: {
     end: 'source',
@@ -79,17 +78,17 @@ export const WAITS = {
   },
   loaded: {
     end: 'source',
-    phase: 'device',
+    phase: 'device, postcopy-device',
     what: 'the destination to load the devices',
     deadline: 'x-load-timeout',
-    after: GOES_ON,
+    after: `${GOES_ON}; a postcopy pauses`,
   },
   confirmation: {
     end: 'source',
-    phase: 'device',
+    phase: 'device, postcopy-active',
     what: 'the destination to confirm the guest',
     deadline: 'x-confirm-timeout',
-    after: 'the migration fails; the guest stays stopped here, as it may run there',
+    after: 'the migration fails; the guest stays stopped here, as it may run there; a postcopy pauses',
   },
   'last bytes': {
     end: 'source',
@@ -104,12 +103,6 @@ export const WAITS = {
     what: 'the channels to end',
     deadline: 'x-closing-timeout',
     after: 'nothing: the destination has everything',
-  },
-  requests: {
-    end: 'source',
-    phase: 'postcopy-active',
-    what: 'page requests of the destination',
-    after: WITH_CONNECTION,
   },
   recovery: {
     end: 'source',
@@ -133,9 +126,16 @@ export const WAITS = {
   },
   source: {
     end: 'destination',
-    phase: 'setup',
+    phase: 'setup, postcopy-paused',
     what: 'the source to connect',
     after: 'ended by a source that comes, or by quit',
+  },
+  introduction: {
+    end: 'destination',
+    phase: 'setup, postcopy-paused',
+    what: 'a connection to shake hands (TLS)',
+    deadline: 'x-arrival-timeout',
+    after: 'the connection is turned away, and another one awaited',
   },
   channels: {
     end: 'destination',
@@ -146,17 +146,37 @@ export const WAITS = {
   },
   preempt: {
     end: 'destination',
-    phase: 'active, postcopy-recover',
+    phase: 'postcopy-device, postcopy-recover',
     what: 'the preempt channel',
     deadline: 'x-arrival-timeout',
     after: 'the migration fails; a postcopy pauses',
   },
   stream: {
     end: 'destination',
-    phase: 'active',
+    phase: 'active to postcopy-active',
     what: 'more of the stream',
     deadline: 'x-silence-timeout',
-    after: 'the migration fails; the source hears of it',
+    after: 'the migration fails, and the source hears of it; a postcopy pauses',
+  },
+  laggards: {
+    end: 'destination',
+    phase: 'active, postcopy-active',
+    what: 'the other channels to bring what the main channel is ahead of',
+    deadline: 'x-lag-timeout',
+    after: 'the migration fails, and the source hears of it; a postcopy pauses',
+  },
+  offer: {
+    end: 'destination',
+    phase: 'postcopy-paused',
+    what: 'migrate-recover',
+    after: 'ended by a person: the guest runs here',
+  },
+  'going on': {
+    end: 'destination',
+    phase: 'postcopy-recover',
+    what: 'the source to go on',
+    deadline: 'x-recover-timeout',
+    after: 'the postcopy stays paused',
   },
   description: {
     end: 'destination',
@@ -167,7 +187,7 @@ export const WAITS = {
   },
   farewell: {
     end: 'destination',
-    phase: 'completed, failed',
+    phase: 'active, postcopy-active',
     what: 'the source to take the last word and close',
     deadline: 'x-closing-timeout',
     after: 'the connection is closed from here',

@@ -23,13 +23,15 @@ export interface ListenOptions {
   readonly role?: string | undefined;
   /** Only peers that come to a session on these terms are given; undefined: all, in clear text. */
   readonly tls?: TlsTerms | undefined;
+  /** How long a peer may take to come to a session, ms. */
+  readonly timeoutMs?: number | undefined;
 }
 
 /** The incoming end of `address`. fd:, exec: and file: have one peer, given by the first accept. Throws TransportError. */
 export async function listen(address: Address, options: ListenOptions = {}): Promise<Listener> {
   if (options.tls === undefined) return listenInClear(address, options);
   if (address.kind === 'file') throw badAddress(formatAddress(address), 'there is no TLS over a file');
-  return new TlsListener(await listenInClear(address, options), options.tls, options.role);
+  return new TlsListener(await listenInClear(address, options), { ...options, tls: options.tls });
 }
 
 /**

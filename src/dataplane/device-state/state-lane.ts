@@ -21,6 +21,7 @@ export class StateLane {
   readonly #device: number;
   readonly #group: ChannelGroup;
   readonly #loadsInThreads: boolean;
+  #waits = false;
 
   /** `loadsInThreads`: the receiving threads load what is no configuration. */
   constructor(queue: StateQueue, device: number, group: ChannelGroup, loadsInThreads: boolean) {
@@ -28,6 +29,11 @@ export class StateLane {
     this.#device = device;
     this.#group = group;
     this.#loadsInThreads = loadsInThreads;
+  }
+
+  /** Somebody wants the next buffer, and it has not come. */
+  get waits(): boolean {
+    return this.#waits;
   }
 
   /**
@@ -38,12 +44,17 @@ export class StateLane {
     const queue = this.#queue;
     const device = this.#device;
     let slot = -1;
-    await this.#group.wait(() => {
-      queue.want(device);
-      slot = this.#loadsInThreads ? queue.takeConfig(device) : queue.take(device);
-      if (slot < 0) this.#expectMore();
-      return slot >= 0;
-    });
+    this.#waits = true;
+    try {
+      await this.#group.wait(() => {
+        queue.want(device);
+        slot = this.#loadsInThreads ? queue.takeConfig(device) : queue.take(device);
+        if (slot < 0) this.#expectMore();
+        return slot >= 0;
+      });
+    } finally {
+      this.#waits = false;
+    }
     const { index, isLast, arrivedMs } = queue.taken(slot);
     return { bytes: queue.bytes(slot), index, isConfig: isLast, arrivedMs, release: () => void queue.release(slot) };
   }

@@ -54,6 +54,7 @@ export class Arrivals {
   #uuid: Uint8Array | undefined;
   readonly #unknown = new Set<Connection>();
   #turnedAway = 0;
+  #greets = false;
   #deadline: NodeJS.Timeout | undefined;
   #complete: () => void = () => {};
   #fail: (error: unknown) => void = () => {};
@@ -65,6 +66,7 @@ export class Arrivals {
 
   /** Who is still awaited, for people. */
   get waitingFor(): string {
+    if (this.#greets) return WAITS.hello.what;
     const missing = Array.from({ length: this.#options.channels }, (_, id) => id).filter(
       (id) => !this.#channels.has(id),
     );
@@ -165,6 +167,7 @@ export class Arrivals {
     if (greet === undefined) return;
     const end = () => main.destroy(asError(signal.reason));
     signal.addEventListener('abort', end, { once: true });
+    this.#greets = true;
     try {
       await greet(main);
     } catch (error) {
@@ -173,6 +176,7 @@ export class Arrivals {
       main.destroy(asError(error));
       throw error;
     } finally {
+      this.#greets = false;
       signal.removeEventListener('abort', end);
     }
   }

@@ -4,6 +4,7 @@ import type { DestinationMachine, IncomingRam } from '../../machine/index.ts';
 import { isVersionBefore, machineVersion, type SettingsView, WAITS } from '../../settings/index.ts';
 import type { Channel } from '../../transport/index.ts';
 import type { Command, RamCounts, StreamEvent } from '../../wire/index.ts';
+import { unlessAborted } from '../deadline.ts';
 import { MigrationError, mismatch, unsupported, wrongState } from '../errors.ts';
 import { ownFacts } from '../handshake/own-facts.ts';
 import { answerHandshake } from '../handshake/shake-hands.ts';
@@ -12,6 +13,7 @@ import { pageCompression } from '../page-compression.ts';
 import type { AdvisedPages } from '../postcopy/destination/late-pages.ts';
 import { PostcopyDestination, type PostcopyDestinationParts } from '../postcopy/destination/postcopy-destination.ts';
 import { loadCostWords, PING_HELLO, PING_LOAD_COST, PONG_VMFERRY, SHUT_NEVER_STARTED } from '../return-path.ts';
+import { StallWatch } from '../stall-watch.ts';
 import { NO_CHANNELS } from '../statistics.ts';
 import { INCOMING_ARCS } from '../status.ts';
 import { Arrivals, type SourceListener } from './arrivals.ts';
@@ -80,6 +82,8 @@ export class IncomingMigration {
   #advised: AdvisedPages | undefined;
   #postcopy: PostcopyDestination | undefined;
   #waitsFor: string | undefined;
+  /** Whether the other channels keep up with main. */
+  #laggards: StallWatch | undefined;
   /** Sources of the stream's dialect leave the TLS sessions of their channels without an end. */
   #cutIsEnd = true;
   #failure: Error | undefined;
@@ -118,11 +122,17 @@ export class IncomingMigration {
   }
 
   get #waitingFor(): string | undefined {
+    if (this.#postcopy?.awaitsPreempt) return WAITS.preempt.what;
     switch (this.status) {
       case 'setup':
         return this.#arrivals?.waitingFor;
       case 'active':
-        return this.#endMs === undefined ? this.#stream?.waitingFor : WAITS.farewell.what;
+      case 'postcopy-device':
+      case 'postcopy-active':
+        if (this.#endMs !== undefined) return WAITS.farewell.what;
+        return this.#laggards?.waitingFor ?? this.#stream?.waitingFor;
+      case 'postcopy-recover':
+        return WAITS['going on'].what;
       default:
         return undefined;
     }
@@ -184,6 +194,7 @@ export class IncomingMigration {
       const channel = await this.#arrive();
       this.#startMs = nowMs();
       this.#state.move('active');
+      this.#watchLaggards();
       await this.#load(channel);
       // In a postcopy the channels have had nothing to do since the switchover.
       const channels = this.#postcopy?.began ? undefined : this.#channels;
@@ -197,8 +208,26 @@ export class IncomingMigration {
       return await this.#giveUp();
     } finally {
       if (this.#settings.capability('multifd')) prepareThreads('receive', 0);
+      this.#laggards?.end();
     }
     return await this.#confirm(this.#stream!);
+  }
+
+  #watchLaggards(): void {
+    const late = () => this.#postcopy?.late;
+    const channels = () => this.#channels;
+    const watched = {
+      get waitsForPeer() {
+        return late() !== undefined || channels()?.waitsForPeer === true;
+      },
+      get moved() {
+        return late() ?? channels()?.totals.bytes ?? 0;
+      },
+    };
+    this.#laggards = new StallWatch('laggards', this.#settings, watched, (error) => {
+      if (this.#postcopy?.began) this.#postcopy.lose(error);
+      else this.#fail(error);
+    });
   }
 
   /** The machine takes over what has come, and goes on. From then on it is never discarded; if it does not start, it is. */
@@ -215,6 +244,11 @@ export class IncomingMigration {
     this.#failure = error;
     this.#abort.abort(error);
     this.#stream?.interrupt(error);
+  }
+
+  /** For a wait that whoever fails does not end. */
+  async #unlessFailed(wait: Promise<void> | undefined): Promise<void> {
+    if (wait !== undefined) await unlessAborted(wait, this.#abort.signal);
   }
 
   #check(): void {
@@ -303,9 +337,9 @@ export class IncomingMigration {
         this.#count(event.pages);
         return await this.#machine.drain();
       case 'multifd-flush':
-        return await this.#channels?.flushed();
+        return await this.#unlessFailed(this.#channels?.flushed());
       case 'ram-eos':
-        return await this.#channels?.sectionEnded();
+        return await this.#unlessFailed(this.#channels?.sectionEnded());
       case 'section-end':
         if (event.ramPages !== undefined) this.#count(event.ramPages);
         return;

@@ -98,6 +98,11 @@ export class RamChannels {
     await this.#channels?.closed();
   }
 
+  /** What goes on here waits for more on these channels. */
+  get waitsForPeer(): boolean {
+    return this.#channels?.waitsForPeer ?? false;
+  }
+
   get totals(): ChannelTotals {
     return this.#channels?.totals ?? NO_CHANNELS;
   }

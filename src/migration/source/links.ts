@@ -1,7 +1,9 @@
 import { asError, Writer } from '../../base/index.ts';
 import type { PageChannels } from '../../dataplane/index.ts';
+import type { SettingsView } from '../../settings/index.ts';
 import { type Channel, ChannelOutput, isTransportError } from '../../transport/index.ts';
 import { encodeRamEos } from '../../wire/index.ts';
+import { StallWatch } from '../stall-watch.ts';
 import { NO_CHANNELS, type Traffic } from '../statistics.ts';
 import { ReturnPathReader } from './return-path-reader.ts';
 
@@ -51,7 +53,7 @@ export class Links {
   }
 
   /** Bytes that have left: while the links wait for the peer it grows, or they stand still. */
-  get taken(): number {
+  get moved(): number {
     const channels = [this.main, ...this.urgent.map(({ channel }) => channel)];
     const bytes = channels.reduce((sum, { counters }) => sum + counters.bytesWritten, 0);
     return bytes + (this.#channels?.totals.bytes ?? 0);
@@ -69,6 +71,13 @@ export class Links {
     if (this.#destroyed !== undefined) channel.destroy(this.#destroyed);
     // The destination says nothing on it; it is read to see its end.
     void untilItEnds(channel).catch((error: unknown) => failed(asError(error)));
+  }
+
+  /** Looks whether the destination takes what it is sent, until the connections are closed. `stalled`: it does not any more. */
+  watch(settings: SettingsView, stalled: (error: Error) => void): StallWatch {
+    const watch = new StallWatch('room', settings, this, stalled);
+    void this.main.closed.then(() => watch.end());
+    return watch;
   }
 
   /** `promise`, or the end of the connections. */

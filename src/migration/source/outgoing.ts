@@ -10,6 +10,7 @@ import { offerHandshake } from '../handshake/shake-hands.ts';
 import type { MigrationInfo, MigrationStatus } from '../host.ts';
 import { beginPostcopy, connectPreemptEarly, requirePostcopy } from '../postcopy/source/begin.ts';
 import type { PostcopySource } from '../postcopy/source/postcopy-source.ts';
+import type { StallWatch } from '../stall-watch.ts';
 import { Statistics } from '../statistics.ts';
 import { OUTGOING_ARCS } from '../status.ts';
 import { Links } from './links.ts';
@@ -17,7 +18,6 @@ import type { CopyTo, Dial, MoreChannels } from './multifd.ts';
 import { Precopy } from './precopy.ts';
 import type { SourceRun } from './run.ts';
 import { setUp } from './setup.ts';
-import { StallWatch } from './stall-watch.ts';
 import { StreamWriter } from './stream-writer.ts';
 import { type Confirmation, handOver, switchOver } from './switchover.ts';
 import { SwitchoverAcks } from './switchover-acks.ts';
@@ -112,8 +112,8 @@ export class OutgoingMigration {
     }
     const error = this.#failure ?? this.#postcopy?.pausedBy;
     if (error !== undefined) info['error-desc'] = explain(error);
-    const waitingFor =
-      this.#waitingFor ?? (this.#statistics.endMs === undefined ? this.#stalls?.waitingFor : undefined);
+    const stalls = this.#postcopy?.stalls ?? this.#stalls;
+    const waitingFor = this.#waitingFor ?? (this.#statistics.endMs === undefined ? stalls?.waitingFor : undefined);
     if (waitingFor !== undefined) info['x-waiting-for'] = waitingFor;
     return info;
   }
@@ -253,7 +253,7 @@ export class OutgoingMigration {
     const machine = this.#machine;
     const links = new Links(main, this.#options.returnPath(main), (error) => this.#lost(error));
     this.#links = links;
-    this.#stalls = new StallWatch(this.#settings, links, (error) => this.#lost(error));
+    this.#stalls = links.watch(this.#settings, (error) => this.#lost(error));
     this.#statistics.follow(() => links.traffic);
     this.#check();
     const profile = this.#settings.dialect(machine.machineType);
@@ -315,11 +315,13 @@ export class OutgoingMigration {
   }
 
   async #wait<T>(promise: Promise<T>, wait: TimedWait): Promise<T> {
-    this.#waitingFor = WAITS[wait].what;
+    const { what } = WAITS[wait];
+    this.#waitingFor = what;
     try {
       return await inTime(promise, wait, this.#settings);
     } finally {
-      this.#waitingFor = undefined;
+      // By then something else may be waited for.
+      if (this.#waitingFor === what) this.#waitingFor = undefined;
     }
   }
 
@@ -344,6 +346,7 @@ export class OutgoingMigration {
 
   async #giveUp(): Promise<OutgoingResult> {
     let error = this.#failure!;
+    this.#waitingFor = undefined;
     this.#statistics.endMs = nowMs();
     this.#links?.destroy(error);
     await this.#links?.closed();

@@ -1,4 +1,5 @@
 import { nowMs } from '../../base/index.ts';
+import { WAITS } from '../../settings/index.ts';
 import { inTime } from '../deadline.ts';
 import { PING_HELLO } from '../return-path.ts';
 import { DirtyPages } from './dirty-pages.ts';
@@ -37,7 +38,9 @@ export async function setUp(
   if (more !== undefined && 'dial' in more) {
     // A QEMU up to 7.2 takes the first who comes for main.
     await links.output.drained();
+    run.waitsFor(WAITS.connection.what);
     links.addChannels(await openChannels(run, more.dial, failed));
+    run.waitsFor(undefined);
     if (answered !== undefined) await run.wait(answered, 'answer');
   } else if (secured && answered !== undefined) {
     await links.output.drained();

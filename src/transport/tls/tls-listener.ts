@@ -8,12 +8,20 @@ import { secure, type TlsConnection, type TlsTerms } from './handshake.ts';
 /** Peers whose hands are being shaken: none holds up another, and more must wait. */
 const AT_ONCE_MAX = 64;
 
+export interface TlsListenerOptions {
+  readonly tls: TlsTerms;
+  readonly role?: string | undefined;
+  /** For all of a handshake, ms. */
+  readonly timeoutMs?: number | undefined;
+}
+
 /** Gives only peers that have come to a session, to one who asks at a time; whoever does not is turned away, and the next may come. */
 export class TlsListener implements Listener {
   readonly address: Address;
   readonly #inner: Listener;
   readonly #terms: TlsTerms;
   readonly #role: string | undefined;
+  readonly #timeoutMs: number | undefined;
   readonly #ready: TlsConnection[] = [];
   /** For who takes: a peer is ready, a handshake is over, or nobody can come any more. */
   readonly #news = new WakeUp();
@@ -29,11 +37,12 @@ export class TlsListener implements Listener {
   #onlyRefusal: Error | undefined;
 
   /** Takes `inner` over. */
-  constructor(inner: Listener, terms: TlsTerms, role: string | undefined) {
+  constructor(inner: Listener, { tls, role, timeoutMs }: TlsListenerOptions) {
     this.address = inner.address;
     this.#inner = inner;
-    this.#terms = terms;
+    this.#terms = tls;
     this.#role = role;
+    this.#timeoutMs = timeoutMs;
   }
 
   get refusals(): { readonly count: number; readonly last: string } {
@@ -96,7 +105,8 @@ export class TlsListener implements Listener {
   async #secure(channel: Channel): Promise<void> {
     this.#shaking++;
     try {
-      const connection = await secure(channel, this.#terms, { signal: this.#stop.signal });
+      const waiting = { signal: this.#stop.signal, timeoutMs: this.#timeoutMs };
+      const connection = await secure(channel, this.#terms, waiting);
       if (this.#stop.signal.aborted) connection.destroy();
       else this.#ready.push(connection);
     } catch (error) {

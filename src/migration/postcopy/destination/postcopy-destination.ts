@@ -2,6 +2,7 @@ import { asError } from '../../../base/index.ts';
 import type { DestinationMachine, IncomingRam } from '../../../machine/index.ts';
 import type { SettingsView } from '../../../settings/index.ts';
 import type { AnnouncedBlock, Command, RamCounts, StreamEvent } from '../../../wire/index.ts';
+import { inTime } from '../../deadline.ts';
 import type { SourceListener } from '../../destination/arrivals.ts';
 import type { IncomingStream } from '../../destination/incoming-stream.ts';
 import { MigrationError, unsupported, wrongState } from '../../errors.ts';
@@ -60,11 +61,15 @@ export class PostcopyDestination {
   /** That there is, or was last. */
   #connection: SourceConnection;
   #began = false;
+  #awaitsPreempt = false;
+  /** Main has ended, and there are pages which the preempt channel has still to bring. */
+  #awaitsRest = false;
   #runs = false;
   /** From LISTEN on: settles when every page is in place. */
   #receiving: Promise<void> | undefined;
   #pausedBy: Error | undefined;
   #abandonedBy: Error | undefined;
+  #resumed: () => void = () => {};
   /** Of preempt channels. */
   readonly #urgent: UrgentReceiver[] = [];
 
@@ -91,6 +96,7 @@ export class PostcopyDestination {
       resumed: () => {
         if (parts.status() !== 'postcopy-recover') throw unsupported('POSTCOPY_RESUME outside of a recovery');
         this.#pausedBy = undefined;
+        this.#resumed();
         parts.move('postcopy-active');
       },
     };
@@ -114,6 +120,15 @@ export class PostcopyDestination {
   /** Pages asked for, those of earlier connections included. */
   get requests(): number {
     return this.#pages.requests.total;
+  }
+
+  get awaitsPreempt(): boolean {
+    return this.#awaitsPreempt;
+  }
+
+  /** While the preempt channel has still to bring pages and main has ended: grows with what comes there, bytes. Undefined at any other time. */
+  get late(): number | undefined {
+    return this.#awaitsRest ? this.urgentTotals.bytes : undefined;
   }
 
   /** What has come over preempt channels, those of earlier connections included. */
@@ -168,9 +183,12 @@ export class PostcopyDestination {
     const status = this.#parts.status();
     if (status !== 'postcopy-active' && status !== 'postcopy-recover')
       throw wrongState(status, 'only a postcopy in state postcopy-active or postcopy-recover can be paused');
-    this.#connection.lose(
-      new MigrationError({ code: 'MIGRATION_PAUSED' }, 'the connection was given up (migrate-pause)'),
-    );
+    this.lose(new MigrationError({ code: 'MIGRATION_PAUSED' }, 'the connection was given up (migrate-pause)'));
+  }
+
+  /** The connection is of no use any more: another one is awaited. */
+  lose(error: Error): void {
+    this.#connection.lose(error);
   }
 
   /** `run` rejects with `error`, wherever it is. */
@@ -199,6 +217,7 @@ export class PostcopyDestination {
     const connection = this.#connection;
     try {
       if (!settings.capability('postcopy-preempt')) return;
+      this.#awaitsPreempt = true;
       const channel = await connection.awaitPreempt(listener, this.#parts.stream.settings, signal);
       const sink = this.#pages.sink(channel.label);
       sink.listen();
@@ -214,6 +233,7 @@ export class PostcopyDestination {
         if (this.#pages.received.missing > 0) connection.lose(asError(error));
       });
     } finally {
+      this.#awaitsPreempt = false;
       // Nobody else comes.
       listener.close();
     }
@@ -254,7 +274,7 @@ export class PostcopyDestination {
     for (;;) {
       try {
         await this.#connection.read(readMain(this.#connection, this.#main));
-        await this.#connection.whileItLasts(this.#everyPage());
+        await this.#everyPage();
         return;
       } catch (thrown) {
         const error = asError(thrown);
@@ -284,7 +304,10 @@ export class PostcopyDestination {
       const why = `the source has ended, but ${count} pages have not come`;
       throw new MigrationError({ code: 'MIGRATION_PAGES_MISSING', count }, why);
     }
-    await this.#pages.whole();
+    this.#awaitsRest = true;
+    await this.#connection.whileItLasts(this.#pages.whole()).finally(() => {
+      this.#awaitsRest = false;
+    });
   }
 
   /** Waits until a connection is there again over which the stream can go on. Rejects when abandoned. */
@@ -302,6 +325,12 @@ export class PostcopyDestination {
     stream.moveTo(main);
     move('postcopy-recover');
     if (this.#abandonedBy !== undefined) connection.lose(this.#abandonedBy);
+    const resumed = new Promise<void>((resolve) => {
+      this.#resumed = resolve;
+    });
+    inTime(connection.whileItLasts(resumed), 'going on', stream.settings).catch((error: unknown) =>
+      connection.lose(asError(error)),
+    );
     this.#openPreempt(listener).catch((error: unknown) => connection.lose(asError(error)));
   }
 }

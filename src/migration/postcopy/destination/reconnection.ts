@@ -1,4 +1,5 @@
 import { asError, WakeUp } from '../../../base/index.ts';
+import { WAITS } from '../../../settings/index.ts';
 import type { Channel } from '../../../transport/index.ts';
 import type { SourceListener } from '../../destination/arrivals.ts';
 
@@ -40,11 +41,11 @@ export class Reconnection {
         const listener = this.#listener;
         if (this.#endedBy !== undefined) throw this.#endedBy;
         if (listener === undefined) {
-          this.#waitsFor('migrate-recover');
+          this.#waitsFor(WAITS.offer.what);
           await this.#news.next();
           continue;
         }
-        this.#waitsFor('the source to connect');
+        this.#waitsFor(WAITS.source.what);
         const main = await listener.accept(signal).catch((error: unknown) => asError(error));
         // Given up for a newer one: that is no failure, and who has come there after all is not awaited any more.
         if (this.#listener !== listener || this.#endedBy !== undefined) {

@@ -1,4 +1,5 @@
 /** From a precopy to a postcopy: what it wants, the preempt channel, the switchover. */
+import { WAITS } from '../../../settings/index.ts';
 import { unsupported } from '../../errors.ts';
 import type { Dial } from '../../source/multifd.ts';
 import type { RamSaver } from '../../source/ram-save.ts';
@@ -42,8 +43,10 @@ export async function beginPostcopy(run: SourceRun, ram: RamSaver, dial: Dial | 
   return postcopy;
 }
 
-async function connectPreempt({ settings, links, signal, lost, check }: SourceRun, dial: Dial | undefined) {
+async function connectPreempt({ settings, links, signal, lost, check, waitsFor }: SourceRun, dial: Dial | undefined) {
   if (!settings.capability('postcopy-preempt') || dial === undefined) return;
+  waitsFor(WAITS.connection.what);
   links.addUrgent((await dial('preempt', signal)).channel('preempt'), lost);
+  waitsFor(undefined);
   check();
 }

@@ -4,7 +4,7 @@ import { isNeverStarted, MigrationError, unsupported, wrongState } from '../../e
 import type { DirtyPages } from '../../source/dirty-pages.ts';
 import { Links } from '../../source/links.ts';
 import type { SourceRun } from '../../source/run.ts';
-import { StallWatch } from '../../source/stall-watch.ts';
+import type { StallWatch } from '../../stall-watch.ts';
 import { discardCommands } from './discards.ts';
 import { PageLane } from './page-lane.ts';
 import { PageServer } from './page-server.ts';
@@ -46,6 +46,7 @@ export class PostcopySource {
   /** While paused: goes on over that route. */
   #resume: ((route: Route) => void) | undefined;
   #attempt = new AbortController();
+  #stalls: StallWatch | undefined;
 
   /** `dirty`: pages that the destination does not have in their last version. */
   constructor(run: SourceRun, dirty: DirtyPages) {
@@ -64,6 +65,11 @@ export class PostcopySource {
   /** Whether the guest is known to run at the destination. */
   get certain(): boolean {
     return this.#certain;
+  }
+
+  /** Of the connection that was made last, if it is not the first. */
+  get stalls(): StallWatch | undefined {
+    return this.#stalls;
   }
 
   /** Discards and the package, all but its last element. A failure up to here leaves the guest to the source. */
@@ -146,7 +152,10 @@ export class PostcopySource {
       bitmap: (block) => this.#unasked(`RECV_BITMAP of block '${block}'`),
       resumed: () => this.#unasked('RESUME_ACK'),
     };
+    const links = this.#links;
     await output.put(this.#last);
+    // From here on its guest stands until it has loaded the devices, however long the pages take.
+    this.#wait(this.#loaded, 'loaded').catch((error: unknown) => links.destroy(asError(error)));
     await stream.ping(PING_BEHIND);
     statistics.progress();
     statistics.postcopy = true;
@@ -163,7 +172,7 @@ export class PostcopySource {
   async #finish(): Promise<void> {
     const { stream, profile } = this.#run;
     const links = this.#links;
-    await this.#wait(this.#loaded, 'loaded');
+    await links.whileTheyLast(this.#loaded);
     if (profile.preemptPre72) await links.endUrgent();
     const shut = links.returnPath!.shut();
     shut.catch(() => {});
@@ -216,29 +225,36 @@ export class PostcopySource {
     const { stream, settings, profile, statistics } = this.#run;
     const preempt = settings.capability('postcopy-preempt');
     if (preempt && dial === undefined) throw unsupported('postcopy-preempt over a single connection');
-    const main = await connect(signal);
+    const main = await this.#connected(connect(signal));
     const links = new Links(main, true, (error) => links.destroy(error));
     this.#links = links;
-    new StallWatch(settings, links, (error) => links.destroy(error));
+    this.#stalls = links.watch(settings, (error) => links.destroy(error));
     signal.addEventListener('abort', () => links.destroy(asError(signal.reason)), { once: true });
     signal.throwIfAborted();
     const addPreempt = async () =>
-      links.addUrgent((await dial!('preempt', signal)).channel('preempt'), (error) => links.destroy(error));
+      links.addUrgent((await this.#connected(dial!('preempt', signal))).channel('preempt'), (error) =>
+        links.destroy(error),
+      );
     this.#count(links);
     this.#run.move('postcopy-recover');
     stream.moveTo(links.output);
     if (preempt && profile.preemptPre72) await addPreempt();
-    await askForBitmaps({ links, stream, settings }, this.#ram);
+    const recovering = { links, stream, wait: this.#wait.bind(this) };
+    await askForBitmaps(recovering, this.#ram);
     if (preempt && !profile.preemptPre72) await addPreempt();
     statistics.remainingPages = this.#ram.pages;
     links.favourLatency();
     this.#server = this.#serverOver(links);
-    await resumeThere({ links, stream, settings }, (block, start, length) =>
-      this.#server.request(block, start, length),
-    );
+    await resumeThere(recovering, (block, start, length) => this.#server.request(block, start, length));
     // Only a destination whose guest runs takes up again.
     this.#loaded = Promise.resolve();
     this.#arrived();
+  }
+
+  /** A connection that is being made, which whoever makes it limits. */
+  #connected<C>(connection: Promise<C>): Promise<C> {
+    this.#run.waitsFor(WAITS.connection.what);
+    return connection.finally(() => this.#run.waitsFor(undefined));
   }
 
   /** What goes over these comes on top of what has gone. */

@@ -1,6 +1,5 @@
-import type { SettingsView } from '../../../settings/index.ts';
+import type { TimedWait } from '../../../settings/index.ts';
 import { bitmapFromWire, wireBitmapBytes } from '../../../wire/index.ts';
-import { inTime } from '../../deadline.ts';
 import { MigrationError } from '../../errors.ts';
 import type { Links } from '../../source/links.ts';
 import type { StreamWriter } from '../../source/stream-writer.ts';
@@ -10,11 +9,12 @@ import type { RemainingRam } from './remaining-ram.ts';
 export interface Recovering {
   readonly links: Links;
   readonly stream: StreamWriter;
-  readonly settings: SettingsView;
+  /** As long as the connections last, and at most the declared time. */
+  readonly wait: (promise: Promise<void>, wait: TimedWait) => Promise<void>;
 }
 
 /** Asks what the destination has of every block (RECV_BITMAP); all the rest is to be sent. */
-export async function askForBitmaps({ links, stream, settings }: Recovering, ram: RemainingRam): Promise<void> {
+export async function askForBitmaps({ links, stream, wait }: Recovering, ram: RemainingRam): Promise<void> {
   const received: Uint32Array[] = [];
   let count = 0;
   const all = new Promise<void>((resolve) => {
@@ -38,13 +38,13 @@ export async function askForBitmaps({ links, stream, settings }: Recovering, ram
   });
   for (const { idstr } of ram.blocks) await stream.command({ name: 'RECV_BITMAP', block: idstr });
   await links.output.drained();
-  await inTime(links.whileTheyLast(all), 'bitmaps', settings);
+  await wait(all, 'bitmaps');
   ram.replace(received);
 }
 
 /** Has the destination go on. From here on it may ask for pages: `pages` is told. */
 export async function resumeThere(
-  { links, stream, settings }: Recovering,
+  { links, stream, wait }: Recovering,
   pages: (block: string | undefined, start: number, length: number) => void,
 ): Promise<void> {
   const resumed = new Promise<void>((resolve) => {
@@ -58,7 +58,7 @@ export async function resumeThere(
   });
   await stream.command({ name: 'POSTCOPY_RESUME' });
   await links.output.drained();
-  await inTime(links.whileTheyLast(resumed), 'resume', settings);
+  await wait(resumed, 'resume');
 }
 
 function badBitmap(block: string, why: string): MigrationError {

@@ -2,6 +2,7 @@
 import { FerryError } from '../base/index.ts';
 import {
   deviceSections,
+  type MeasureDevice,
   parseVmdesc,
   type Vmdesc,
   type VmdescFault,
@@ -13,7 +14,7 @@ import { damageOf } from './damage.ts';
 import { findDescription } from './find-description.ts';
 import type { Damage, Report, ReportedDescription, ReportedSection } from './report.ts';
 import { type ByteSource, readRange } from './source.ts';
-import { type MeasureDevice, StreamWalk } from './stream-walk.ts';
+import { StreamWalk } from './stream-walk.ts';
 
 export interface Inspection {
   readonly report: Report;

@@ -5,12 +5,13 @@ import {
   type Configuration,
   decodeBody,
   globalState,
+  type MeasureDevice,
+  pageSizeOf,
   SECTION_FOOTER_BYTES,
   type SectionHeader,
   type StreamEvent,
   StreamInput,
   StreamParser,
-  type StreamParserOptions,
   uuidText,
 } from '../wire/index.ts';
 import { damageOf } from './damage.ts';
@@ -26,12 +27,9 @@ import {
 } from './report.ts';
 import type { ByteSource } from './source.ts';
 
-const LEGACY_PAGE_BITS = 12;
 /** Room in front of each chunk for what the parser left of the one before, bytes. */
 const HEADROOM = 8 * 1024;
 const CHUNK = 1024 * 1024;
-
-export type MeasureDevice = NonNullable<StreamParserOptions['measureDevice']>;
 
 export class StreamWalk {
   readonly #source: ByteSource;
@@ -234,7 +232,7 @@ export class StreamWalk {
   }
 
   get #pageSize(): number {
-    return 2 ** (this.#configuration?.targetPageBits ?? LEGACY_PAGE_BITS);
+    return pageSizeOf(this.#configuration?.targetPageBits);
   }
 }
 
@@ -242,7 +240,7 @@ function reportConfiguration(configuration: Configuration): ReportedConfiguratio
   const { machineType, targetPageBits, capabilities, uuid } = configuration;
   return {
     machineType,
-    pageSize: 2 ** (targetPageBits ?? LEGACY_PAGE_BITS),
+    pageSize: pageSizeOf(targetPageBits),
     capabilities: capabilities ?? [],
     ...(uuid !== undefined && { uuid: uuidText(uuid) }),
   };

@@ -25,6 +25,7 @@ export * from './ram/records.ts';
 export * from './ram/sink.ts';
 export * from './return-path/decoder.ts';
 export * from './return-path/message.ts';
+export type { MeasureDevice } from './stream/body/device.ts';
 export {
   decodeVfioConfig,
   encodeVfioData,

@@ -8,6 +8,7 @@ import {
   encodeBody,
   globalState,
   globalStateOf,
+  pageSizeOf,
   RECV_BITMAP_BYTES_MAX,
   type SectionHeader,
   type StreamRamBlock,
@@ -29,8 +30,6 @@ import { readAt, reopenDirect, requireFileOrNothing } from './file.ts';
 import { PagePicker } from './page-picker.ts';
 import { type BlockPages, PageReader } from './page-reader.ts';
 import { type CheckpointOutline, type FoundSection, scanCheckpoint } from './scan.ts';
-
-const LEGACY_PAGE_BITS = 12;
 
 /** Run states a machine that does not run can be in; `running` becomes `paused`. */
 const STANDING = new Set<string>(['prelaunch', 'paused', 'postmigrate', 'shutdown', 'internal-error']);
@@ -112,7 +111,7 @@ export class CheckpointReader implements SourceMachine {
     this.#parts = parts;
     this.machineType = configuration.machineType;
     this.uuid = configuration.uuid;
-    this.targetPageSize = 1 << (configuration.targetPageBits ?? LEGACY_PAGE_BITS);
+    this.targetPageSize = pageSizeOf(configuration.targetPageBits);
     this.ignoreShared = configuration.capabilities?.includes('x-ignore-shared') === true;
     const shared = sharedBlocks(parts.blocks, this.ignoreShared);
     this.ram = blocks.map(({ idstr, usedLength, guestAddress }, index) => ({

@@ -18,9 +18,16 @@ import { ELEMENT } from './section.ts';
 const PATH = 'configuration';
 const SUBSECTION_VERSION = 1;
 const UUID_BYTES = 16;
+/** Of a stream without the subsection. */
+const LEGACY_PAGE_BITS = 12;
 
 /** Capabilities that can stand in the configuration: they change the layout of the stream. */
 export const STREAM_CAPABILITIES = ['x-ignore-shared', 'mapped-ram'] as const;
+
+/** Target page size, bytes. */
+export function pageSizeOf(targetPageBits: number = LEGACY_PAGE_BITS): number {
+  return 1 << targetPageBits;
+}
 
 export function encodeConfiguration(writer: Writer, configuration: Configuration): void {
   const { machineType, targetPageBits, capabilities, uuid } = configuration;

@@ -7,7 +7,8 @@ import type { VfOptions } from './emulated/options.ts';
 import type { DeviceDeadlines } from './machine/guarded-device.ts';
 import { RamSpace } from './machine/ram-space.ts';
 import { together } from './machine/running.ts';
-import { type DeviceHost, type PluggedDevice, VfioMachine } from './machine/vfio-machine.ts';
+import type { PluggedDevice } from './machine/slot.ts';
+import { type DeviceHost, VfioMachine } from './machine/vfio-machine.ts';
 import { openUserDevice, type UserDevice } from './user-client/device.ts';
 
 /** Devices on the bus before ours. */

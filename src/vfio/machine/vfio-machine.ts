@@ -2,11 +2,10 @@
  * A machine with VFIO devices: the machine that it is made of, and its devices around it. The engine sees one machine; what the devices
  * add is here:
  *
- *     stop      vCPUs, then all devices quiet (P2P), then all stopped             resume, start   the same way back
+ *     stop      vCPUs, then all devices quiet (P2P), then all stopped (GuestStop)         resume, start   the same way back
  *     log       what devices have logged themselves is put to what the machine's log knows, at every harvest
  *     stream    a section for each device (OutgoingDevice, IncomingDevice), its configuration among the FULL sections
  */
-import { asError, explain, nowMs } from '../../base/index.ts';
 import type {
   AnnouncedBlock,
   DestinationMachine,
@@ -28,27 +27,18 @@ import type {
   SwitchoverCost,
 } from '../../machine/index.ts';
 import type { Configuration, SectionHeader, VfioElement } from '../../wire/index.ts';
-import type { ArcLatency, DeviceFeatures } from '../device.ts';
-import { ERRNO, operationFailed, vfioError } from '../errors.ts';
-import type { DeviceState } from '../states.ts';
+import { ERRNO, vfioError } from '../errors.ts';
 import { DeviceDirtyLog } from './device-dirty-log.ts';
-import { DEVICE_DEADLINES, type DeviceDeadlines, GuardedDevice, type MigratableDevice } from './guarded-device.ts';
+import { type DeviceReport, reportOf } from './device-report.ts';
+import { DEVICE_DEADLINES, type DeviceDeadlines, GuardedDevice } from './guarded-device.ts';
+import { GuestStop } from './guest-stop.ts';
 import { IncomingDevice } from './incoming-device.ts';
 import { type DeviceToLoad, LoadRecord, loadCostOf } from './load-record.ts';
 import { OutgoingDevice } from './outgoing-device.ts';
-import {
-  AFTER_SAVING,
-  isLate,
-  type StopDeadline,
-  type Stopping,
-  startDevices,
-  stopDevices,
-  stopEstimate,
-  together,
-  tooLate,
-  unstopDevices,
-} from './running.ts';
-import { type Span, Spans } from './spans.ts';
+import { DeviceRecovery, freshDevices } from './recovery.ts';
+import { startDevices, together } from './running.ts';
+import type { PluggedDevice, Slot } from './slot.ts';
+import { Spans } from './spans.ts';
 import { addOldStyleSections } from './vmdesc.ts';
 
 /** A machine that devices are plugged into. */
@@ -62,53 +52,13 @@ export interface DeviceHost extends SourceMachine, DestinationMachine {
   readonly startsAs: RunState | undefined;
 }
 
-export interface PluggedDevice {
-  readonly device: MigratableDevice;
-  /** Name of its section: the path of its slot, and `/vfio`. */
-  readonly idstr: string;
-  readonly instance: number;
-  /** Called whenever the machine has got its memory: from then on the device can reach it. */
-  readonly connectMemory?: () => Promise<void>;
-}
-
-export interface DeviceReport {
-  readonly name: string;
-  readonly idstr: string;
-  readonly features: DeviceFeatures;
-  /** Undefined: it is gone. */
-  readonly state: DeviceState | undefined;
-  /** Bytes that it would save if it were stopped now, if it can tell. */
-  readonly stateBytes: number | undefined;
-  /** Initial data when its last migration began here, bytes; undefined: it had none, or could not tell. */
-  readonly initialBytes: number | undefined;
-  readonly resets: number;
-  /** Of the last migration. */
-  readonly spans: readonly Span[];
-  /** State transitions of the last migration, in their order. */
-  readonly arcs: readonly ArcLatency[];
-}
-
-interface Slot extends PluggedDevice {
-  readonly device: GuardedDevice;
-  readonly outgoing: OutgoingDevice;
-  readonly record: LoadRecord;
-  incoming: IncomingDevice | undefined;
-}
-
-interface StoppingSlot extends Stopping {
-  readonly outgoing: OutgoingDevice;
-}
-
-/** A migration that has failed does not wait longer than this for devices to become fresh again, ms. */
-const DISCARD_MS = 5_000;
-
 export class VfioMachine implements DeviceHost {
   readonly #host: DeviceHost;
   readonly #slots: readonly Slot[];
   readonly #dirtyLog: DeviceDirtyLog;
   readonly #spans = new Spans();
-  /** Devices that had to be reset after a failure, each time: their state was lost. */
-  readonly #resets: string[] = [];
+  readonly #recovery = new DeviceRecovery();
+  readonly #stop: GuestStop;
 
   /** Devices write to memory by themselves, whether it is there or not. */
   readonly missingRam: DeviceHost['missingRam'];
@@ -119,10 +69,11 @@ export class VfioMachine implements DeviceHost {
     this.#slots = devices.map((plugged) => {
       const device = new GuardedDevice(plugged.device, deadlines);
       const outgoing = new OutgoingDevice(device, plugged.idstr, plugged.instance, this.#spans, () =>
-        this.#settle(device),
+        this.#recovery.settle(device, () => (this.runState === 'running' ? 'RUNNING' : 'STOP')),
       );
       return { ...plugged, device, outgoing, record: new LoadRecord(device), incoming: undefined };
     });
+    this.#stop = new GuestStop(host, this.#slots);
     this.#dirtyLog = new DeviceDirtyLog(host, () => this.#devices);
   }
 
@@ -139,24 +90,7 @@ export class VfioMachine implements DeviceHost {
 
   /** What the devices are like, and what they did in the last migration. */
   async reports(): Promise<readonly DeviceReport[]> {
-    return await Promise.all(this.#slots.map((slot) => this.#report(slot)));
-  }
-
-  async #report({ device, idstr, outgoing }: Slot): Promise<DeviceReport> {
-    const { features, name } = device;
-    const state = device.lost ? undefined : await device.state().catch(() => undefined);
-    const known = state !== undefined && features.stopCopySize;
-    return {
-      name,
-      idstr,
-      features,
-      state,
-      initialBytes: outgoing.initialBytes,
-      stateBytes: known ? await device.stopCopySize().catch(() => undefined) : undefined,
-      resets: this.#resets.filter((one) => one === name).length,
-      spans: this.#spans.all.filter((span) => span.device === name),
-      arcs: device.arcs,
-    };
+    return await Promise.all(this.#slots.map((slot) => reportOf(slot, this.#recovery, this.#spans)));
   }
 
   get machineType(): string {
@@ -199,63 +133,16 @@ export class VfioMachine implements DeviceHost {
     return [...this.#host.iterables, ...this.#slots.map(({ outgoing }) => outgoing)];
   }
 
-  async stop(state: RunState): Promise<void> {
-    await this.#stop(state);
+  stop(state: RunState): Promise<void> {
+    return this.#stop.stop(state);
   }
 
-  /**
-   * Devices that take deadlines are held to it; one that is late runs on, and all others with it. If some of these have no way back, it is given as
-   * much time once more: a promise that is broken by so much is better than a migration that is lost.
-   */
-  async stopWithin(state: RunState, deadlineMs: number): Promise<Error | undefined> {
-    const untilMs = nowMs() + deadlineMs;
-    const { quietMs, restMs } = await stopEstimate(this.#stopping());
-    if (quietMs + restMs > deadlineMs) return tooLate(quietMs + restMs, deadlineMs);
-    try {
-      await this.#stop(state, { untilMs, restMs });
-      return undefined;
-    } catch (error) {
-      if (!isLate(error)) throw error;
-      const stopping = this.#stopping();
-      const stuck = await unstopDevices(stopping.map((one) => ({ ...one, keeps: one.outgoing.keepsSession })));
-      if (stuck.length > 0) {
-        await this.#stopRest(stopping, nowMs() + deadlineMs, stuck);
-        return undefined;
-      }
-      for (const { outgoing } of stopping) outgoing.notStopped();
-      await this.#host.resume();
-      return asError(error);
-    }
-  }
-
-  async #stop(state: RunState, deadline?: StopDeadline): Promise<void> {
-    const stopping = this.#stopping();
-    for (const { outgoing } of stopping) outgoing.stopping();
-    await this.#host.stop(state);
-    await stopDevices(stopping, deadline);
-    for (const { outgoing } of stopping) outgoing.stopped();
-  }
-
-  async #stopRest(stopping: readonly StoppingSlot[], untilMs: number, stuck: readonly GuardedDevice[]): Promise<void> {
-    try {
-      await stopDevices(stopping, { untilMs, restMs: 0 });
-    } catch (error) {
-      if (!isLate(error)) throw error;
-      const names = stuck.map(({ name }) => name).join(', ');
-      const why = `it had stopped when another device was late, and what it has begun to save has no way back: ${explain(error)}`;
-      throw operationFailed(names, 'set state', ERRNO.ETIMEDOUT, why);
-    }
-    for (const { outgoing } of stopping) outgoing.stopped();
-  }
-
-  #stopping(): readonly StoppingSlot[] {
-    return this.#slots
-      .filter(({ device }) => !device.lost)
-      .map(({ device, outgoing }) => ({ device, outgoing, target: outgoing.stopTarget }));
+  stopWithin(state: RunState, deadlineMs: number): Promise<Error | undefined> {
+    return this.#stop.stopWithin(state, deadlineMs);
   }
 
   async switchoverCost(): Promise<SwitchoverCost> {
-    const { quietMs, restMs } = await stopEstimate(this.#stopping());
+    const { quietMs, restMs } = await this.#stop.estimate();
     const stopMs = quietMs + restMs;
     const toLoad = this.#slots.map(({ device, record, outgoing }): DeviceToLoad => {
       const { figures } = record;
@@ -276,7 +163,7 @@ export class VfioMachine implements DeviceHost {
 
   /** A device that cannot go on is no reason for the guest to stand: it is reset, or given up. */
   async resume(): Promise<void> {
-    await startDevices(this.#devices, (device, target) => this.#bring(device, target));
+    await startDevices(this.#devices, (device, target) => this.#recovery.bring(device, target));
     for (const { outgoing } of this.#slots) outgoing.restarted();
     await this.#host.resume();
   }
@@ -384,50 +271,17 @@ export class VfioMachine implements DeviceHost {
 
   /** Fresh devices for the next try; one that cannot be made fresh in time is given up. */
   async discard(): Promise<void> {
-    await this.#freshDevices();
+    await this.freshDevices();
     await this.#host.discard();
   }
 
   /** A stopped machine waits for a migration: its devices are as new ones. */
   async freshDevices(): Promise<void> {
-    await this.#freshDevices();
+    await freshDevices(this.#devices);
   }
 
   get #devices(): readonly GuardedDevice[] {
     return this.#slots.map(({ device }) => device).filter((device) => !device.lost);
-  }
-
-  /**
-   * To `target`, whatever it takes: what was refused once is asked for again, and who still refuses, or has failed, is reset: its state is lost
-   * then. Throws if not even that helps; not if the device is gone.
-   */
-  async #bring(device: GuardedDevice, target: DeviceState): Promise<void> {
-    const goes = () =>
-      device.setState(target).then(
-        () => true,
-        () => device.lost,
-      );
-    if (await goes()) return;
-    const state = await device.state().catch(() => undefined);
-    if (device.lost || (state !== 'ERROR' && (await goes()))) return;
-    await device.reset();
-    this.#resets.push(device.name);
-    await device.setState(target);
-  }
-
-  /** Out of its saving session, and out of ERROR. */
-  async #settle(device: GuardedDevice): Promise<void> {
-    const state = await device.state().catch(() => 'ERROR' as const);
-    const rest = this.runState === 'running' ? 'RUNNING' : 'STOP';
-    await this.#bring(device, state === 'ERROR' ? rest : (AFTER_SAVING[state] ?? state));
-  }
-
-  async #freshDevices(): Promise<void> {
-    await together(this.#devices, async (device) => {
-      const late = setTimeout(() => void device.close(), DISCARD_MS);
-      await device.reset().catch(() => device.reset().catch(() => {}));
-      clearTimeout(late);
-    });
   }
 
   async #connectMemory(): Promise<void> {

@@ -1,7 +1,4 @@
-import type { ConsoleState } from './devices.ts';
-
-/** Bytes of text the console keeps. */
-export const CONSOLE_BYTES = 1024;
+import { CONSOLE_BYTES, type ConsoleState } from './devices.ts';
 
 /** A console that remembers the last CONSOLE_BYTES bytes written to it. Text is latin1. */
 export class Console {

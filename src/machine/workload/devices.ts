@@ -22,8 +22,9 @@ import {
   vmstate,
 } from '../../wire/index.ts';
 import type { DeviceSection, SavedDevices } from '../machine.ts';
-import { CONSOLE_BYTES } from './console.ts';
+import type { PacedProgram } from './hardware.ts';
 import { PAGE_SIZE } from './layout.ts';
+import type { Pattern } from './program.ts';
 
 /** `dirty_rate` of a program that runs as fast as it can. */
 export const UNLIMITED_RATE = 0xffff_ffff_ffff_ffffn;
@@ -43,6 +44,17 @@ export const workloadConfig = vmstate({
   },
 });
 export type WorkloadConfig = StateOf<typeof workloadConfig>;
+
+export function configOf(program: PacedProgram, ramBytes: number, vcpuCount: number): WorkloadConfig {
+  const { seed, pattern, fillPpm, dirtyRate } = program;
+  const dirty_rate = dirtyRate === Infinity ? UNLIMITED_RATE : BigInt(dirtyRate);
+  return { ram_size: BigInt(ramBytes), vcpus: vcpuCount, seed, pattern, fill_ppm: fillPpm, dirty_rate };
+}
+
+export function programOf(config: WorkloadConfig & { readonly pattern: Pattern }): PacedProgram {
+  const { seed, pattern, fill_ppm, dirty_rate } = config;
+  return { seed, pattern, fillPpm: fill_ppm, dirtyRate: dirty_rate === UNLIMITED_RATE ? Infinity : Number(dirty_rate) };
+}
 
 /** Times of `cpu` are those of this host clock: 16 bytes that differ from host to host. */
 const timerHost = vmstate({ name: 'timer/host-clock', version: 1, fields: { clock_id: buffer(16) } });
@@ -71,6 +83,9 @@ export const cpu = vmstate({
 export type CpuState = StateOf<typeof cpu>;
 
 const consoleUnread = vmstate({ name: 'workload-console/unread', version: 1, fields: { unread: u32 } });
+
+/** Bytes of text the console keeps. */
+export const CONSOLE_BYTES = 1024;
 
 /** The last text the machine wrote; sent as unread if nobody has read it all. */
 export const workloadConsole = vmstate({

@@ -5,7 +5,7 @@
  *     prelaunch --resume--> running --stop--> paused | finish-migrate --> postmigrate --awaitIncoming--> inmigrate
  *     inmigrate --prepareRam, loadDevice ..., commit, start--> running | paused        inmigrate --discard--> inmigrate
  */
-import { type Arcs, assert, type FerryError, StateMachine } from '../../base/index.ts';
+import { assert, type FerryError } from '../../base/index.ts';
 import type { Configuration, SectionHeader } from '../../wire/index.ts';
 import type {
   AnnouncedBlock,
@@ -22,42 +22,22 @@ import type {
 } from '../machine.ts';
 import type { MemoryRam } from '../shared-ram.ts';
 import { Console } from './console.ts';
-import { saveDevices, UNLIMITED_RATE } from './devices.ts';
-import { type WorkloadFault, workloadError } from './errors.ts';
+import { type DeviceMemory, deviceMemoryOf } from './device-memory.ts';
+import { configOf, programOf, saveDevices } from './devices.ts';
+import type { WorkloadFault } from './errors.ts';
 import { fingerprintOf } from './fingerprint.ts';
-import { Hardware, type PacedProgram } from './hardware.ts';
-import { hostClock, hostClockId } from './host-clock.ts';
-import { type CheckedConfig, IncomingDevices, type IncomingRunState } from './incoming-devices.ts';
-import { type Layout, layoutOf, PAGE_SIZE } from './layout.ts';
-import { releaseDroppedMemory } from './memory.ts';
+import { GuestClock } from './guest-clock.ts';
+import type { Hardware, PacedProgram } from './hardware.ts';
+import { hostClockId } from './host-clock.ts';
+import { IncomingDevices, type IncomingRunState } from './incoming-devices.ts';
+import { layoutOf, PAGE_SIZE } from './layout.ts';
 import { type CheckedOptions, checkOptions, type WorkloadOptions } from './options.ts';
+import { Power } from './power.ts';
 import { matchBlocks, ramBlocksOf } from './ram-blocks.ts';
 import { type GuestStatistics, guestStatistics, loadCpu, saveCpu } from './registers.ts';
+import { RunStates } from './run-states.ts';
 import { verifyMachine } from './verify.ts';
 import type { Verdict } from './verify-pages.ts';
-
-/** Guest memory for a thread that writes to it by itself: bytes first, then the page's bit in the log (see dirty-log). */
-export interface DeviceMemory {
-  /** Guest address of the first byte; so many bytes from there on. */
-  readonly iova: number;
-  readonly length: number;
-  readonly memory: SharedArrayBuffer;
-  readonly byteOffset: number;
-  /** Int32 words; the first page has bit `firstBit`. */
-  readonly log: SharedArrayBuffer;
-  readonly firstBit: number;
-}
-
-const ARCS: Arcs<RunState> = {
-  prelaunch: ['running', 'paused', 'finish-migrate', 'inmigrate', 'shutdown', 'internal-error'],
-  inmigrate: ['running', 'paused', 'prelaunch', 'postmigrate', 'shutdown', 'internal-error'],
-  running: ['paused', 'finish-migrate', 'shutdown', 'internal-error'],
-  paused: ['running', 'finish-migrate', 'postmigrate', 'inmigrate', 'shutdown', 'internal-error'],
-  'finish-migrate': ['running', 'paused', 'prelaunch', 'postmigrate', 'shutdown', 'internal-error'],
-  postmigrate: ['running', 'paused', 'finish-migrate', 'inmigrate', 'shutdown', 'internal-error'],
-  shutdown: ['paused', 'finish-migrate', 'postmigrate', 'inmigrate', 'internal-error'],
-  'internal-error': ['shutdown'],
-};
 
 /** Makes a machine: in prelaunch with its memory filled, or (`incoming`) in inmigrate without memory. Throws WorkloadFault. */
 export async function createWorkload(options: WorkloadOptions): Promise<WorkloadMachine> {
@@ -76,53 +56,47 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
   readonly iterables: readonly SourceIterable[] = [];
   readonly vcpuCount: number;
 
-  readonly #layout: Layout;
-  readonly #state: StateMachine<RunState>;
+  readonly #power: Power;
+  readonly #state: RunStates;
   readonly #console = new Console();
-  readonly #now = hostClock();
+  readonly #clock = new GuestClock();
   #program: PacedProgram;
-  #hardware: Hardware | undefined;
-  /** Settles when the last start of hardware has succeeded or failed. */
-  #starting: Promise<void> | undefined;
   /** Memory and threads are there and untouched (prealloc). */
   #pristine = false;
-  #failure: FerryError<WorkloadFault> | undefined;
   #incoming: IncomingDevices | undefined;
   /** Own blocks in the order in which the stream has announced them. */
   #order: readonly number[] = [];
   /** What the stream says the guest shall do; set by commit. */
   #incomingRunState: IncomingRunState | undefined;
-  /** Run state that finish-migrate interrupted, until the machine goes on here: what the destination shall go on with. */
-  #interrupted: RunState | undefined;
-  /** ns the machine has run, without the current run; and when that began. */
-  #clockNs = 0;
-  #runningSince: number | undefined;
 
   constructor(options: CheckedOptions) {
     this.machineType = options.machineType;
     this.uuid = options.uuid;
     this.vcpuCount = options.vcpus;
-    this.#layout = layoutOf(options.ram, options.deviceMemory);
-    this.ram = ramBlocksOf(this.#layout, options.hostPage);
+    const layout = layoutOf(options.ram, options.deviceMemory);
+    this.ram = ramBlocksOf(layout, options.hostPage);
+    this.#power = new Power(layout, this.vcpuCount, (error) => this.#failed(error));
     this.#program = {
       seed: options.seed,
       pattern: options.pattern,
       fillPpm: Math.round(options.fill * 1e6),
       dirtyRate: options.dirtyRate === 'max' ? Infinity : options.dirtyRate,
     };
-    this.#state = new StateMachine<RunState>(options.incoming ? 'inmigrate' : 'prelaunch', ARCS);
+    this.#state = new RunStates(options.incoming ? 'inmigrate' : 'prelaunch', ({ from, to }) =>
+      this.#console.writeLine(`[${(this.#clock.ns / 1e9).toFixed(6)}] ${from} -> ${to}`),
+    );
   }
 
   /** First step in the life of a machine that is not incoming; `createWorkload` has done it. */
   async powerOn(): Promise<void> {
-    await this.#start(true);
+    await this.#power.on(this.#program, true);
   }
 
   /** Takes the memory and starts the vCPUs for the next migration in advance. */
   async prealloc(): Promise<void> {
-    if (this.runState !== 'inmigrate') this.#refuse('wait for a migration');
+    if (this.runState !== 'inmigrate') this.#state.refuse('wait for a migration');
     await this.#release();
-    const { memory } = await this.#start(false);
+    const { memory } = await this.#power.on(this.#program, false);
     memory.populate();
     this.#pristine = true;
   }
@@ -138,10 +112,10 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
 
   /** What the guest has done and seen; all zero in inmigrate. */
   get statistics(): GuestStatistics {
-    if (this.#hardware === undefined) {
+    if (this.#power.hardware === undefined) {
       return { operations: 0, vcpuOperations: [], lastStopMs: 0, longestGapMs: 0, gaps: 0 };
     }
-    return guestStatistics(this.#hardware.control, this.vcpuCount);
+    return guestStatistics(this.#power.hardware.control, this.vcpuCount);
   }
 
   /** What `start` will make of the machine that has arrived; known after `commit`. */
@@ -151,11 +125,7 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
 
   /** Guest memory that devices write to, and their part of the dirty log. It goes with the machine's other memory. */
   deviceMemory(): DeviceMemory {
-    const { shared } = this.#powered('share its device memory');
-    const [, , , block] = this.#layout.blocks;
-    assert(block !== undefined, 'a machine made without device memory has no devices that write to it');
-    const { guestAddress: iova, usedLength: length, firstPage: firstBit } = block;
-    return { iova, length, memory: shared.memory[3]!, byteOffset: 0, log: shared.dirtyLog, firstBit };
+    return deviceMemoryOf(this.#powered('share its device memory'));
   }
 
   /** Console text that nobody has read yet. */
@@ -166,7 +136,7 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
   // Source
 
   get dirtyLog(): DirtyLog | undefined {
-    return this.#hardware?.dirtyLog;
+    return this.#power.hardware?.dirtyLog;
   }
 
   window(block: number, page: number): PageWindow {
@@ -187,21 +157,21 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
         if (this.runState === 'running') vcpus.run();
         throw error;
       }
-      this.#stopClock();
+      this.#clock.stop();
     }
-    if (this.runState !== 'finish-migrate') this.#move(state, `stop as ${state}`);
+    if (this.runState !== 'finish-migrate') this.#state.move(state, `stop as ${state}`);
   }
 
   async resume(): Promise<void> {
     const hardware = this.#powered('resume');
     if (this.runState === 'running') return;
-    if (this.runState === 'inmigrate') this.#refuse('resume');
+    if (this.runState === 'inmigrate') this.#state.refuse('resume');
     this.#run(hardware);
   }
 
   setRunState(state: RunState): void {
-    if (this.runState === 'running') this.#refuse(`set to ${state}`);
-    this.#move(state, `set to ${state}`);
+    if (this.runState === 'running') this.#state.refuse(`set to ${state}`);
+    this.#state.move(state, `set to ${state}`);
   }
 
   throttle(percentage: number): void {
@@ -211,26 +181,18 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
 
   async saveDevices(): Promise<SavedDevices> {
     const { control } = this.#stopped('save');
-    const { seed, pattern, fillPpm, dirtyRate } = this.#program;
     const clockId = hostClockId();
     return saveDevices(
       {
-        config: {
-          ram_size: BigInt(this.ram[0]!.usedLength),
-          vcpus: this.vcpuCount,
-          seed,
-          pattern,
-          fill_ppm: fillPpm,
-          dirty_rate: dirtyRate === Infinity ? UNLIMITED_RATE : BigInt(dirtyRate),
-        },
+        config: configOf(this.#program, this.ram[0]!.usedLength, this.vcpuCount),
         timer: {
           cpu_ticks_offset: 0n,
-          cpu_clock_offset: BigInt(Math.round(this.#clockNs)),
+          cpu_clock_offset: BigInt(Math.round(this.#clock.ns)),
           hostClock: clockId && { clock_id: clockId },
         },
         cpus: Array.from({ length: this.vcpuCount }, (_, vcpu) => saveCpu(control, vcpu)),
         console: this.#console.save(),
-        runState: this.#interrupted ?? this.runState,
+        runState: this.#state.toGoOnWith,
       },
       this.machineType,
     );
@@ -239,16 +201,16 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
   // Destination
 
   async configure(_configuration: Configuration): Promise<void> {
-    if (this.runState !== 'inmigrate') this.#refuse('be configured');
+    if (this.runState !== 'inmigrate') this.#state.refuse('be configured');
   }
 
   /** The memory is allocated and the vCPUs are started here, so that the switchover does not wait for them. */
   async prepareRam(blocks: readonly AnnouncedBlock[], _options: { ignoreShared: boolean }): Promise<IncomingRam> {
-    if (this.runState !== 'inmigrate') this.#refuse('receive RAM');
+    if (this.runState !== 'inmigrate') this.#state.refuse('receive RAM');
     const order = matchBlocks(this.ram, blocks);
     if (!this.#pristine) await this.#release();
     this.#pristine = false;
-    const hardware = this.#hardware ?? (await this.#start(false));
+    const hardware = this.#power.hardware ?? (await this.#power.on(this.#program, false));
     this.#incoming = new IncomingDevices({ ramBytes: this.ram[0]!.usedLength, vcpuCount: this.vcpuCount });
     this.#order = order;
     return hardware.memory.sink(order);
@@ -257,7 +219,7 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
   missingRam(): MissingRam {
     this.#expected('miss RAM');
     const pageSizes = this.ram.map(({ pageSize }) => pageSize);
-    return this.#hardware!.missingPages(this.#order, pageSizes);
+    return this.#power.hardware!.missingPages(this.#order, pageSizes);
   }
 
   /** Memory takes pages at once. */
@@ -283,23 +245,23 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
   async commit(): Promise<void> {
     const { config, timer, cpus, console, runState } = this.#expected('commit').complete();
     const hardware = this.#powered('commit');
-    this.#program = programOfConfig(config);
+    this.#program = programOf(config);
     hardware.loadProgram(this.#program);
     const theirs = timer.hostClock?.clock_id;
     const ours = hostClockId();
     const sameClock = theirs !== undefined && ours !== undefined && Buffer.compare(theirs, ours) === 0;
     for (const [vcpu, state] of cpus.entries()) loadCpu(hardware.control, vcpu, state, sameClock);
-    this.#clockNs = Number(timer.cpu_clock_offset);
+    this.#clock.load(Number(timer.cpu_clock_offset));
     this.#console.load(console);
     this.#incomingRunState = runState;
   }
 
   async start(): Promise<void> {
     const runState = this.#incomingRunState;
-    if (runState === undefined) return this.#refuse('start before all has arrived');
+    if (runState === undefined) return this.#state.refuse('start before all has arrived');
     this.#incoming = undefined;
     this.#incomingRunState = undefined;
-    if (runState !== 'running') return this.#move(runState, 'start');
+    if (runState !== 'running') return this.#state.move(runState, 'start');
     this.#run(this.#powered('start'));
   }
 
@@ -309,7 +271,7 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
 
   /** A stopped machine gives up its memory and waits for a migration, as one made with `incoming`. */
   async awaitIncoming(): Promise<void> {
-    if (this.runState !== 'inmigrate') this.#move('inmigrate', 'wait for a migration');
+    if (this.runState !== 'inmigrate') this.#state.move('inmigrate', 'wait for a migration');
     await this.#release();
   }
 
@@ -332,85 +294,37 @@ export class WorkloadMachine implements SourceMachine, DestinationMachine {
   }
 
   #run(hardware: Hardware): void {
-    this.#move('running', 'run');
+    this.#state.move('running', 'run');
     hardware.vcpus.run();
-    this.#runningSince = this.#now();
-  }
-
-  #start(fill: boolean): Promise<Hardware> {
-    const starting = Hardware.start(this.#layout, this.vcpuCount, this.#program, fill, (error) => this.#lost(error));
-    this.#starting = starting.then(
-      (hardware) => {
-        this.#hardware = hardware;
-      },
-      () => {},
-    );
-    return starting;
+    this.#clock.start();
   }
 
   /** Memory and threads go, and all that had come over a migration. */
   async #release(): Promise<void> {
-    await this.#starting;
+    await this.#power.settled();
     this.#pristine = false;
     this.#incoming = undefined;
     this.#incomingRunState = undefined;
-    this.#failure = undefined;
-    if (this.#hardware === undefined) return;
-    const ended = this.#hardware.vcpus.end();
-    this.#hardware = undefined;
-    await ended;
-    releaseDroppedMemory();
+    await this.#power.off();
   }
 
-  #lost(error: FerryError<WorkloadFault>): void {
-    // While it starts, the start fails; while it waits for the stream, the migration does. Both may be tried again.
-    if (this.#hardware === undefined) return;
-    this.#failure = error;
+  #failed(error: FerryError<WorkloadFault>): void {
     this.#console.writeLine(error.message);
-    this.#hardware.vcpus.park().catch(() => {});
-    this.#stopClock();
-    if (this.runState !== 'inmigrate') this.#state.move('internal-error');
-  }
-
-  #stopClock(): void {
-    if (this.#runningSince === undefined) return;
-    this.#clockNs += this.#now() - this.#runningSince;
-    this.#runningSince = undefined;
-  }
-
-  #move(to: RunState, operation: string): void {
-    const from = this.runState;
-    if (from === to) return;
-    if (!this.#state.can(to)) this.#refuse(operation);
-    if (to === 'finish-migrate') this.#interrupted = from;
-    else if (to !== 'postmigrate') this.#interrupted = undefined;
-    this.#state.move(to);
-    this.#console.writeLine(`[${(this.#clockNs / 1e9).toFixed(6)}] ${from} -> ${to}`);
+    this.#clock.stop();
+    this.#state.fail();
   }
 
   #powered(operation: string): Hardware {
-    if (this.#failure !== undefined) throw this.#failure;
-    return this.#hardware ?? this.#refuse(operation);
+    if (this.#power.failure !== undefined) throw this.#power.failure;
+    return this.#power.hardware ?? this.#state.refuse(operation);
   }
 
   #stopped(operation: string): Hardware {
-    if (this.runState === 'running' || this.runState === 'inmigrate') this.#refuse(operation);
+    if (this.runState === 'running' || this.runState === 'inmigrate') this.#state.refuse(operation);
     return this.#powered(operation);
   }
 
   #expected(operation: string): IncomingDevices {
-    return this.#incoming ?? this.#refuse(operation);
+    return this.#incoming ?? this.#state.refuse(operation);
   }
-
-  #refuse(operation: string): never {
-    const { runState } = this;
-    throw workloadError(
-      { code: 'WORKLOAD_RUN_STATE', operation, runState },
-      `the machine is in state ${runState}: it cannot ${operation}`,
-    );
-  }
-}
-
-function programOfConfig({ seed, pattern, fill_ppm, dirty_rate }: CheckedConfig): PacedProgram {
-  return { seed, pattern, fillPpm: fill_ppm, dirtyRate: dirty_rate === UNLIMITED_RATE ? Infinity : Number(dirty_rate) };
 }

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { CONSOLE_BYTES, Console } from '../../../src/machine/workload/console.ts';
+import { Console } from '../../../src/machine/workload/console.ts';
+import { CONSOLE_BYTES } from '../../../src/machine/workload/devices.ts';
 
 test('the console keeps the end of what was written, and knows what was read, also after a move', () => {
   const console = new Console();

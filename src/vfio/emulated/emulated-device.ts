@@ -4,7 +4,6 @@
  *
  * Operations are served one after the other in the order of the calls. What is running meanwhile is the device's activity.
  */
-import { asError } from '../../base/index.ts';
 import type {
   ArcLatency,
   DeviceConfig,
@@ -17,32 +16,19 @@ import type {
 } from '../device.ts';
 import { DmaLogError } from '../dma-log-rules.ts';
 import { type DeviceOperation, ERRNO, operationFailed } from '../errors.ts';
-import { type Arc, type DeviceState, sessionOf } from '../states.ts';
-import { ArcFailure, type ArcWork, DeviceTransitions, type UndoArc } from '../transitions.ts';
+import type { DeviceState } from '../states.ts';
+import { DeviceTransitions } from '../transitions.ts';
+import { EmulatedArcs } from './arcs.ts';
 import { CallQueue } from './call-queue.ts';
 import { type DmaPort, NO_DMA, SharedDma, type SharedWindow } from './dma.ts';
-import { arcPoint, type Fault, type FaultPoint, Faults, readWith } from './faults.ts';
-import { type Activity, Hardware, type HardwareEvidence, type HardwareParts } from './hardware.ts';
-import { BadStream, Loader } from './loader.ts';
-import { featuresOf, initialBytesOf, loadFiguresOf, type VfOptions } from './options.ts';
+import { type Fault, type FaultPoint, Faults, NEVER, readWith } from './faults.ts';
+import { Hardware, type HardwareEvidence, type HardwareParts } from './hardware.ts';
+import { BadStream } from './loader.ts';
+import { featuresOf, loadFiguresOf, type VfOptions } from './options.ts';
 import { type DeviceClock, realClock, Throughput } from './pace.ts';
 import type { Peer } from './peer.ts';
-import { Saver, wholeStreamBytes } from './saver.ts';
-
-const ACTIVITY: Readonly<Record<DeviceState, Activity>> = {
-  ERROR: 'none',
-  STOP: 'none',
-  RUNNING: 'all',
-  STOP_COPY: 'none',
-  RESUMING: 'none',
-  RUNNING_P2P: 'no DMA',
-  PRE_COPY: 'all',
-  PRE_COPY_P2P: 'no DMA',
-};
-const MORE: readonly Activity[] = ['none', 'no DMA', 'all'];
-
-/** What a device that hangs waits for; `close` answers its callers. */
-const NEVER = new Promise<never>(() => {});
+import { wholeStreamBytes } from './saver.ts';
+import { Sessions } from './sessions.ts';
 
 export interface EmulatedDeviceParts extends Omit<HardwareParts, 'now'> {
   readonly name: string;
@@ -67,14 +53,10 @@ export class EmulatedDevice implements VfioDevice, DeviceConfig {
   readonly #die: () => void;
   readonly #faults: Faults;
   readonly #calls: CallQueue;
+  readonly #sessions: Sessions;
   readonly #transitions: DeviceTransitions;
   readonly #saving: Throughput;
   readonly #loading: Throughput;
-  #saver: Saver | undefined;
-  /** When the initial data of this session will be new, on its clock; undefined: so long after what there is now is out. */
-  #renewsAt: number | undefined;
-  #loader: Loader | undefined;
-  #allocated = false;
 
   constructor(parts: EmulatedDeviceParts) {
     const { name, options, clock = realClock, die = () => {} } = parts;
@@ -90,11 +72,16 @@ export class EmulatedDevice implements VfioDevice, DeviceConfig {
     this.needsMachineLock = options['config-lock'];
     this.features = featuresOf(options);
     this.loadFigures = loadFiguresOf(options);
-    const work: ArcWork = {
-      costMs: (arc) => this.#arcMs(arc),
-      undoMs: (arc) => this.#arcMs(arc),
-      work: (arc, until) => this.#arc(arc, until),
-    };
+    this.#sessions = new Sessions(this.#hardware, options, clock);
+    const work = new EmulatedArcs({
+      hardware: this.#hardware,
+      sessions: this.#sessions,
+      options,
+      faults: this.#faults,
+      clock,
+      tick: () => this.tick(),
+      die,
+    });
     const { states, deadlines } = this.features;
     this.#transitions = new DeviceTransitions({ name, states, deadlines, work, now: () => clock.now() });
     this.#hardware.act('all');
@@ -108,7 +95,7 @@ export class EmulatedDevice implements VfioDevice, DeviceConfig {
   /** Does what is due. Called every few ms; also in front of every operation. */
   tick(): void {
     this.#hardware.tick();
-    if (this.#options['reinit-ms'] > 0) this.#renew();
+    this.#sessions.renew();
   }
 
   /** First of all calls: fails if the device cannot be opened. */
@@ -132,7 +119,7 @@ export class EmulatedDevice implements VfioDevice, DeviceConfig {
     return this.#serve('read data', undefined, async () => {
       const fault = this.#faults.pass('read data');
       await this.#meet('read data', fault);
-      const saver = this.#saver ?? this.#refuse('read data', 'no saving session is open');
+      const saver = this.#sessions.saver ?? this.#refuse('read data', 'no saving session is open');
       const count = readWith(fault, into, (bytes) => saver.read(bytes));
       if (count > 0) {
         await this.#saving.spend(count);
@@ -144,14 +131,14 @@ export class EmulatedDevice implements VfioDevice, DeviceConfig {
 
   write(bytes: Buffer): Promise<void> {
     return this.#serve('write data', 'write data', async () => {
-      const loader = this.#loader ?? this.#refuse('write data', 'no loading session is open');
+      const loader = this.#sessions.loader ?? this.#refuse('write data', 'no loading session is open');
       try {
         loader.write(bytes);
       } catch (thrown) {
         if (thrown instanceof BadStream) this.#refuse('write data', thrown.message);
         throw thrown;
       }
-      if (loader.begun && !this.#allocated) await this.#allocate();
+      if (this.#sessions.allocates()) await this.#allocate();
       await this.#loading.spend(bytes.length);
     });
   }
@@ -159,18 +146,20 @@ export class EmulatedDevice implements VfioDevice, DeviceConfig {
   precopyInfo(): Promise<PrecopyInfo> {
     return this.#serve('precopy info', 'precopy info', () => {
       const { state } = this.#transitions;
-      if ((state !== 'PRE_COPY' && state !== 'PRE_COPY_P2P') || this.#saver === undefined) {
+      const { saver } = this.#sessions;
+      if ((state !== 'PRE_COPY' && state !== 'PRE_COPY_P2P') || saver === undefined) {
         this.#refuse('precopy info', `it is in ${state}`);
       }
-      const { initialBytes, dirtyBytes } = this.#saver;
-      return { initialBytes, dirtyBytes, reinit: this.#saver.takeRenewed() };
+      const { initialBytes, dirtyBytes } = saver;
+      return { initialBytes, dirtyBytes, reinit: saver.takeRenewed() };
     });
   }
 
   stopCopySize(): Promise<number> {
-    return this.#serve('stop-copy size', 'stop-copy size', () =>
-      this.#saver === undefined ? wholeStreamBytes(this.#options['state-size']) : this.#saver.stopBytes,
-    );
+    return this.#serve('stop-copy size', 'stop-copy size', () => {
+      const { saver } = this.#sessions;
+      return saver === undefined ? wholeStreamBytes(this.#options['state-size']) : saver.stopBytes;
+    });
   }
 
   startDmaLogging(pageSize: number, ranges: readonly DmaRange[]): Promise<number> {
@@ -187,7 +176,7 @@ export class EmulatedDevice implements VfioDevice, DeviceConfig {
 
   reset(): Promise<void> {
     return this.#serve('reset', 'reset', () => {
-      this.#endSessions();
+      this.#sessions.end();
       this.#hardware.reset();
       this.#transitions.wasReset();
       this.#hardware.act('all');
@@ -244,110 +233,9 @@ export class EmulatedDevice implements VfioDevice, DeviceConfig {
     return this.#serve('open', undefined, () => ({ ...this.#hardware.evidence(), faults: this.#faults.struck }));
   }
 
-  #arcMs(arc: Arc): number {
-    return this.#options.arcs[`${arc.from}>${arc.to}`] ?? this.#options['arc-ms'];
-  }
-
-  /** One arc: quieten first, then time passes, then it takes effect. */
-  async #arc(arc: Arc, until: number): Promise<UndoArc> {
-    const before = this.#hardware.activity;
-    const after = ACTIVITY[arc.to];
-    this.tick();
-    this.#hardware.act(MORE[Math.min(MORE.indexOf(before), MORE.indexOf(after))]!);
-    try {
-      await this.#arcTime(arc, until);
-      const undo = this.#takeEffect(arc);
-      this.#hardware.act(after);
-      return async () => {
-        await this.#clock.sleep(this.#clock.now() + this.#arcMs(arc));
-        undo();
-        this.#hardware.act(before);
-      };
-    } catch (thrown) {
-      const broken = thrown instanceof ArcFailure && thrown.kind === 'broken';
-      if (broken) this.#endSessions();
-      this.#hardware.act(broken ? 'none' : before);
-      throw thrown;
-    }
-  }
-
-  async #arcTime(arc: Arc, until: number): Promise<void> {
-    const fault = this.#faults.pass(arcPoint(arc));
-    const neededMs = this.#arcMs(arc) + (fault?.kind === 'slow' ? fault.ms : 0);
-    const late = new ArcFailure('out of time', ERRNO.ETIMEDOUT, 'it takes longer than there is time');
-    if (fault?.kind === 'die') this.#die();
-    if (fault?.kind === 'die' || (fault?.kind === 'hang' && until === Number.POSITIVE_INFINITY)) await NEVER;
-    // A surprise is one: the device finds out when the time is up.
-    const now = this.#clock.now();
-    const endsAt = fault?.kind === 'hang' ? Number.POSITIVE_INFINITY : now + neededMs;
-    if (now + this.#arcMs(arc) > until) throw late;
-    await this.#clock.sleep(Math.min(endsAt, until));
-    if (endsAt > until) throw late;
-    if (fault?.kind === 'fail') throw new ArcFailure('unchanged', fault.errno, 'the device refused');
-    if (fault?.kind === 'break') throw new ArcFailure('broken', fault.errno, 'the device failed');
-    if (this.#hardware.activity !== 'all') await this.#hardware.drained();
-  }
-
-  /** Sessions open and end, what was loaded is adopted. Returns how to take it back. */
-  #takeEffect(arc: Arc): () => void {
-    const saver = this.#saver;
-    const loader = this.#loader;
-    const renewsAt = this.#renewsAt;
-    const undo = () => {
-      this.#saver = saver;
-      this.#loader = loader;
-      this.#renewsAt = renewsAt;
-      if (arc.from !== 'STOP' && arc.to === 'STOP_COPY') saver?.unstop();
-    };
-    const from = sessionOf(arc.from);
-    const to = sessionOf(arc.to);
-    if (from === 'loading' && to === undefined) this.#adopt(loader!);
-    if (from !== to) {
-      this.#saver = to === 'saving' ? this.#newSaver() : undefined;
-      this.#loader = to === 'loading' ? new Loader(this.#hardware.state, this.#options['dma-size']) : undefined;
-      this.#allocated = false;
-      this.#renewsAt = undefined;
-    }
-    if (arc.to === 'STOP_COPY') this.#saver!.stop();
-    return undo;
-  }
-
-  #renew(): void {
-    const saver = this.#saver;
-    if (saver === undefined || this.#hardware.activity === 'none') return;
-    const now = this.#clock.now();
-    if (this.#renewsAt === undefined && saver.initialBytes === 0) this.#renewsAt = now + this.#options['reinit-ms'];
-    if (this.#renewsAt === undefined || now < this.#renewsAt) return;
-    this.#renewsAt = Number.POSITIVE_INFINITY;
-    saver.renew();
-  }
-
-  #newSaver(): Saver {
-    const options = this.#options;
-    return new Saver(this.#hardware.state, initialBytesOf(options), options['dma-size'], () =>
-      this.#hardware.registers(),
-    );
-  }
-
-  /** Throws ArcFailure: a stream that is not whole leaves the device in RESUMING. */
-  #adopt(loader: Loader): void {
-    try {
-      loader.finish();
-    } catch (thrown) {
-      throw new ArcFailure('unchanged', ERRNO.EINVAL, asError(thrown).message);
-    }
-    this.#hardware.adopt(loader.registers!);
-  }
-
   async #allocate(): Promise<void> {
-    this.#allocated = true;
     await this.#meet('write data', this.#faults.pass('allocate'));
     await this.#clock.sleep(this.#clock.now() + this.#options['allocation-ms']);
-  }
-
-  #endSessions(): void {
-    this.#saver = undefined;
-    this.#loader = undefined;
   }
 
   #logging<T>(operation: DeviceOperation & FaultPoint, run: () => T): Promise<T> {
@@ -398,7 +286,7 @@ export class EmulatedDevice implements VfioDevice, DeviceConfig {
         return await NEVER;
       case 'break':
         this.#transitions.broke();
-        this.#endSessions();
+        this.#sessions.end();
         this.#hardware.act('none');
         throw operationFailed(this.name, operation, fault.errno, 'the device failed');
       case 'fail':

@@ -121,6 +121,9 @@ export class Faults {
   }
 }
 
+/** What a device that hangs waits for; `close` answers its callers. */
+export const NEVER = new Promise<never>(() => {});
+
 /** What a read gives: `read` puts bytes into the buffer and returns how many. */
 export function readWith(fault: Fault | undefined, into: Buffer, read: (into: Buffer) => number): number {
   const count = read(fault?.kind === 'short' ? into.subarray(0, 1) : into);

@@ -10,44 +10,36 @@
  * All goes into a file of a temporary name in the same folder, which is renamed when everything is on the disk. Until then it
  * has no header, so not even a look inside takes it for a checkpoint.
  */
-import { randomBytes } from 'node:crypto';
-import { closeSync, constants } from 'node:fs';
-import { type FileHandle, open, realpath, rename, statfs, unlink } from 'node:fs/promises';
-import { basename, dirname, join, resolve } from 'node:path';
 import { assert, countBits, Writer } from '../../base/index.ts';
 import {
   bitmapToWire,
   type Configuration,
-  encodeConfiguration,
   encodeDescription,
   encodeEndOfStream,
-  encodeHeader,
-  encodeRamBlock,
-  encodeRamEos,
-  encodeRamTotal,
   encodeSectionBegin,
   encodeSectionFooter,
   type MappedRamPlace,
   mappedRamLayout,
-  RAM_SECTION_VERSION,
   type SectionHeader,
 } from '../../wire/index.ts';
 import type { AnnouncedBlock, DestinationMachine, IncomingRam, MissingRam, RunState } from '../machine.ts';
 import { checkSections } from './check-sections.ts';
-import { checkpointError, ioError, unsupported } from './errors.ts';
-import { readAt, reopenDirect, requireFileOrNothing, syncFolderOf, writeAt } from './file.ts';
+import { unsupported } from './errors.ts';
+import {
+  encodeEntry,
+  encodeIgnoredEntry,
+  encodePreface,
+  encodeRamEnd,
+  encodeSections,
+  ramBytes,
+  type Section,
+} from './frame.ts';
 import { PageWriter } from './page-writer.ts';
+import { TemporaryFile } from './temporary-file.ts';
 import { WantedPages } from './wanted-pages.ts';
 
 /** Sections in front of RAM are kept in memory until it begins; bytes of all of them. */
 const EARLY_BYTES_MAX = 64 * 1024 * 1024;
-/** Name of a file: 255 bytes, of which the temporary part takes some 40. */
-const NAME_KEPT_MAX = 180;
-
-interface Section {
-  readonly header: SectionHeader;
-  readonly body: Buffer;
-}
 
 interface Ram {
   readonly blocks: readonly AnnouncedBlock[];
@@ -64,11 +56,7 @@ export class CheckpointWriter implements DestinationMachine {
   readonly uuid = undefined;
   readonly #path: string;
   readonly #directIo: boolean;
-  /** Opened with O_DIRECT; -1: not. */
-  #directFd = -1;
-  #target = '';
-  #temporary = '';
-  #file: FileHandle | undefined;
+  readonly #file: TemporaryFile;
   #configuration: Configuration | undefined;
   readonly #early: Section[] = [];
   #ram: Ram | undefined;
@@ -84,6 +72,7 @@ export class CheckpointWriter implements DestinationMachine {
    */
   constructor(path: string, options: { readonly targetPageSize?: number; readonly directIo?: boolean } = {}) {
     this.#path = path;
+    this.#file = new TemporaryFile(path);
     this.targetPageSize = options.targetPageSize ?? 4096;
     this.#directIo = options.directIo ?? false;
   }
@@ -101,22 +90,12 @@ export class CheckpointWriter implements DestinationMachine {
    * Makes the temporary file. `configure` does it if nobody has; earlier, an impossible path shows before a source has come.
    * Throws CHECKPOINT_PATH, CHECKPOINT_IO.
    */
-  async open(): Promise<void> {
-    if (this.#file !== undefined) return;
-    await requireFileOrNothing(this.#path);
-    // A symbolic link stays what it is; the file behind it is replaced.
-    this.#target = await realpath(this.#path).catch(() => resolve(this.#path));
-    const name = `.${basename(this.#target).slice(0, NAME_KEPT_MAX)}.vmferry-${process.pid}-${randomBytes(4).toString('hex')}.tmp`;
-    this.#temporary = join(dirname(this.#target), name);
-    try {
-      this.#file = await open(this.#temporary, 'wx+', 0o600);
-    } catch (error) {
-      throw ioError(this.#path, 'make a file beside it', error);
-    }
+  open(): Promise<void> {
+    return this.#file.open();
   }
 
   async configure(configuration: Configuration): Promise<void> {
-    await this.open();
+    await this.#file.open();
     this.#configuration = configuration;
   }
 
@@ -126,21 +105,22 @@ export class CheckpointWriter implements DestinationMachine {
     options: { readonly ignoreShared: boolean },
   ): Promise<IncomingRam> {
     assert(this.#ram === undefined && this.#configuration !== undefined, 'prepareRam comes once, after configure');
-    const file = this.#openFile();
     const { ignoreShared } = options;
     // Blocks that turn out to be ignored have their entries in front of all others: there is room for any number of them.
-    const entries = ignoreShared ? this.#entryBytes(blocks) : 0;
-    const places = mappedRamLayout(this.#preface(0).length + entries, blocks, this.targetPageSize);
-    const end = places.at(-1)?.end ?? this.#preface(0).length;
-    await this.#checkSpace(blocks.reduce((sum, block) => sum + block.usedLength, 0));
+    const ignored = ignoreShared ? blocks.map((block) => encodeIgnoredEntry(block, this.targetPageSize)) : [];
+    const begin = this.#preface(0).length;
+    const room = ignored.reduce((sum, { length }) => sum + length, 0);
+    const places = mappedRamLayout(begin + room, blocks, this.targetPageSize);
+    const end = places.at(-1)?.end ?? begin;
+    await this.#file.requireSpace(ramBytes(blocks));
     const regions = places.map(({ pagesOffset }, index) => {
       const { idstr, usedLength } = blocks[index]!;
       return { idstr, usedLength, pagesOffset };
     });
-    const pages = new PageWriter(this.#path, file.fd, regions, this.targetPageSize, () => this.#openForThreads());
+    const pages = new PageWriter(this.#path, this.#file.fd, regions, this.targetPageSize, () => this.#openForThreads());
     this.#ram = { blocks, ignoreShared, places, end, pages };
     // EOS and footer of START ram, END ram: written when the id of ram's section is known.
-    this.#tail = end + this.#ramEnd(0).length;
+    this.#tail = end + encodeRamEnd(0).length;
     this.#devicesFrom = this.#tail;
     return pages;
   }
@@ -151,10 +131,8 @@ export class CheckpointWriter implements DestinationMachine {
   }
 
   #openForThreads(): { readonly fd: number; readonly direct: boolean } {
-    const { fd } = this.#openFile();
-    if (!this.#directIo) return { fd, direct: false };
-    this.#directFd = reopenDirect(fd, this.#path, constants.O_RDWR, this.targetPageSize);
-    return { fd: this.#directFd, direct: true };
+    if (!this.#directIo) return { fd: this.#file.fd, direct: false };
+    return { fd: this.#file.openDirect(this.targetPageSize), direct: true };
   }
 
   drain(): Promise<void> | undefined {
@@ -191,7 +169,7 @@ export class CheckpointWriter implements DestinationMachine {
     assert(this.#ram !== undefined, 'a description comes after RAM');
     if (description !== '') {
       const sections = Buffer.allocUnsafe(this.#tail - this.#devicesFrom);
-      await readAt(this.#openFile(), this.#path, this.#devicesFrom, sections);
+      await this.#file.read(this.#devicesFrom, sections);
       const parts = [
         { bytes: encodeSections(this.#early), origin: 0 },
         { bytes: sections, origin: this.#devicesFrom },
@@ -208,26 +186,19 @@ export class CheckpointWriter implements DestinationMachine {
   /** Bitmaps, entries, preface; then everything to the disk, and the real name. */
   async commit(): Promise<void> {
     assert(this.#state === 'described' && this.#ram !== undefined, 'commit comes after describe');
-    const file = this.#openFile();
     const { pages, end, places, blocks } = this.#ram;
     await pages.end();
     for (const [index, place] of places.entries()) {
       if (this.#ignored(index)) continue;
       const pageCount = blocks[index]!.usedLength / this.targetPageSize;
-      await writeAt(file, this.#path, place.bitmapOffset, bitmapToWire(pages.bitmaps[index]!, pageCount));
+      await this.#file.write(place.bitmapOffset, bitmapToWire(pages.bitmaps[index]!, pageCount));
     }
     const ramId = this.#freeId();
-    await writeAt(file, this.#path, end, this.#ramEnd(ramId));
+    await this.#file.write(end, encodeRamEnd(ramId));
     await this.#writeEntries(this.#preface(ramId));
-    try {
-      await file.sync();
-      await this.#close();
-      await rename(this.#temporary, this.#target);
+    await this.#file.place(() => {
       this.#state = 'committed';
-      await syncFolderOf(this.#target);
-    } catch (error) {
-      throw ioError(this.#path, 'finish the file', error);
-    }
+    });
   }
 
   async start(): Promise<void> {}
@@ -236,30 +207,25 @@ export class CheckpointWriter implements DestinationMachine {
     if (this.#state === 'committed' || this.#state === 'discarded') return;
     this.#state = 'discarded';
     await this.#ram?.pages.abandon();
-    await this.#close().catch(() => {});
-    if (this.#temporary !== '') await unlink(this.#temporary).catch(() => {});
+    await this.#file.remove();
   }
 
   /** The preface, then entry by entry where the reader of the stream will be: behind the preface, then behind each region. */
   async #writeEntries(preface: Buffer): Promise<void> {
-    const file = this.#openFile();
     const { blocks, places } = this.#ram!;
     const order = [...blocks.keys()].sort((a, b) => Number(this.#ignored(b)) - Number(this.#ignored(a)));
     let at = preface.length;
     for (const index of order) {
       const place = places[index]!;
+      const block = blocks[index]!;
       const ignored = this.#ignored(index);
-      const { pageSize, bitmapOffset, pagesOffset } = place;
-      const mapped = ignored ? { pageSize, bitmapOffset: 0, pagesOffset: 0 } : { pageSize, bitmapOffset, pagesOffset };
-      const entry = new Writer();
-      const { pageSize: _hostPageSize, ...block } = blocks[index]!;
-      encodeRamBlock(entry, { ...block, mapped });
-      await writeAt(file, this.#path, at, entry.bytes());
+      const entry = ignored ? encodeIgnoredEntry(block, place.pageSize) : encodeEntry(block, place);
+      await this.#file.write(at, entry);
       at = ignored ? at + entry.length : place.end;
     }
     if (at !== this.#ram!.end) throw unsupported(this.#path, 'a machine all of whose RAM is ignored as shared');
     // Last of all: with the header it is a checkpoint.
-    await writeAt(file, this.#path, 0, preface);
+    await this.#file.write(0, preface);
   }
 
   /** A shared block under x-ignore-shared, as far as one can see: any other has had every page sent at least once. */
@@ -268,35 +234,7 @@ export class CheckpointWriter implements DestinationMachine {
   }
 
   #preface(ramId: number): Buffer {
-    const writer = new Writer();
-    encodeHeader(writer);
-    const configuration = this.#configuration!;
-    const others = (configuration.capabilities ?? []).filter((name) => name !== 'mapped-ram');
-    encodeConfiguration(writer, { ...configuration, capabilities: [...others, 'mapped-ram'] });
-    writer.raw(encodeSections(this.#early));
-    encodeSectionBegin(writer, { kind: 'start', id: ramId, idstr: 'ram', instance: 0, version: RAM_SECTION_VERSION });
-    encodeRamTotal(
-      writer,
-      (this.#ram?.blocks ?? []).reduce((sum, block) => sum + block.usedLength, 0),
-    );
-    return writer.bytes();
-  }
-
-  #ramEnd(ramId: number): Buffer {
-    const writer = new Writer();
-    encodeRamEos(writer);
-    encodeSectionFooter(writer, ramId);
-    encodeSectionBegin(writer, { kind: 'end', id: ramId, idstr: 'ram', instance: 0, version: RAM_SECTION_VERSION });
-    encodeRamEos(writer);
-    encodeSectionFooter(writer, ramId);
-    return writer.bytes();
-  }
-
-  #entryBytes(blocks: readonly AnnouncedBlock[]): number {
-    const writer = new Writer();
-    for (const block of blocks)
-      encodeRamBlock(writer, { ...block, mapped: { pageSize: 0, bitmapOffset: 0, pagesOffset: 0 } });
-    return writer.length;
+    return encodePreface(this.#configuration!, this.#early, ramId, this.#ram?.blocks ?? []);
   }
 
   /** Not 0: QEMU takes a PART or END of section 0 for one of any section that it has not met yet. */
@@ -309,41 +247,6 @@ export class CheckpointWriter implements DestinationMachine {
   async #append(...parts: Buffer[]): Promise<void> {
     const at = this.#tail;
     this.#tail += parts.reduce((sum, part) => sum + part.length, 0);
-    await writeAt(this.#openFile(), this.#path, at, ...parts);
+    await this.#file.write(at, ...parts);
   }
-
-  async #checkSpace(needed: number): Promise<void> {
-    const { bavail, bsize } = await statfs(dirname(this.#target)).catch((error) => {
-      throw ioError(this.#path, 'ask for free space', error);
-    });
-    const free = bavail * bsize;
-    if (free >= needed) return;
-    throw checkpointError(
-      { code: 'CHECKPOINT_SPACE', path: this.#path, needed, free },
-      `the machine's RAM may need ${needed} bytes, the file system has ${free}`,
-    );
-  }
-
-  async #close(): Promise<void> {
-    if (this.#directFd >= 0) closeSync(this.#directFd);
-    this.#directFd = -1;
-    await this.#file?.close();
-    this.#file = undefined;
-  }
-
-  #openFile(): FileHandle {
-    if (this.#file === undefined)
-      throw checkpointError({ code: 'CHECKPOINT_CLOSED', path: this.#path }, 'the checkpoint is closed');
-    return this.#file;
-  }
-}
-
-function encodeSections(sections: readonly Section[]): Buffer {
-  const writer = new Writer();
-  for (const { header, body } of sections) {
-    encodeSectionBegin(writer, header);
-    writer.raw(body);
-    encodeSectionFooter(writer, header.id);
-  }
-  return writer.bytes();
 }

@@ -15,8 +15,10 @@ import type { DeviceSection, InitialData, OutgoingState, PendingBytes, SourceIte
 import { encodeVfioData, encodeVfioTag } from '../../wire/index.ts';
 import { ERRNO, operationFailed } from '../errors.ts';
 import type { GuardedDevice } from './guarded-device.ts';
+import { OutgoingSpans } from './outgoing-spans.ts';
+import { inPrecopy, RemainingState } from './remaining-state.ts';
 import type { StopTarget } from './running.ts';
-import type { Span, Spans } from './spans.ts';
+import type { Spans } from './spans.ts';
 
 export const VFIO_SECTION_VERSION = 1;
 
@@ -33,15 +35,14 @@ function endOfState(): Buffer {
   return body.bytes();
 }
 
-/** A device that cannot tell how much it will save counts as this much (qemu: VFIO_MIG_STOP_COPY_SIZE). */
-const UNKNOWN_BYTES = 100 * 1024 ** 3;
-
 export class OutgoingDevice implements SourceIterable {
   readonly idstr: string;
   readonly instance: number;
   readonly version = VFIO_SECTION_VERSION;
   readonly device: GuardedDevice;
-  readonly #spans: Spans;
+  readonly #spans: OutgoingSpans;
+  readonly #remaining: RemainingState;
+  readonly #settle: () => Promise<void>;
   /** Two, so that one can be filled while the other is sent; shared memory, so that a device in another thread fills it itself. */
   #blocks: readonly Buffer[] = [];
   /** Between setup and cleanup. */
@@ -57,17 +58,8 @@ export class OutgoingDevice implements SourceIterable {
   #sentSinceMs: number | undefined;
   /** The guest ran again after the stream had been taken to its stopped part: the destination cannot be given the rest of it. */
   #interrupted = false;
-  /** As last told by the device. */
-  #initialBytes = 0;
-  #dirtyBytes = 0;
-  #stopBytes = 0;
   /** What the device has said at the beginning; undefined: it has no PRE_COPY, or cannot tell. */
   #firstInitialBytes: number | undefined;
-  #precopy: Span | undefined;
-  #stop: Span | undefined;
-  #send: Span | undefined;
-
-  readonly #settle: () => Promise<void>;
 
   /** `settle`: takes the device out of its session, when its migration is over. */
   constructor(device: GuardedDevice, idstr: string, instance: number, spans: Spans, settle: () => Promise<void>) {
@@ -75,7 +67,11 @@ export class OutgoingDevice implements SourceIterable {
     this.device = device;
     this.idstr = idstr;
     this.instance = instance;
-    this.#spans = spans;
+    this.#spans = new OutgoingSpans(spans, device.name);
+    this.#remaining = new RemainingState(device, () => {
+      // The destination has to be ready for that too, and say so once more.
+      this.#initialDataSent = false;
+    });
   }
 
   /** Where the device goes when the machine stops. */
@@ -90,21 +86,17 @@ export class OutgoingDevice implements SourceIterable {
 
   /** The machine is about to stop. */
   stopping(): void {
-    if (this.#active) this.#stop = this.#spans.begin(this.device.name, 'stop');
+    if (this.#active) this.#spans.stopping();
   }
 
   /** And has, with all of its devices. */
   stopped(): void {
-    if (this.#stop === undefined) return;
-    this.#spans.end(this.#stop);
-    if (this.#precopy !== undefined) this.#spans.end(this.#precopy, this.#sentBytes, this.#stop.startMs);
-    this.#precopy = undefined;
+    this.#spans.stopped(this.#sentBytes);
   }
 
   /** Or has not: a device was late, and all run on. */
   notStopped(): void {
-    if (this.#stop !== undefined) this.#spans.drop(this.#stop);
-    this.#stop = undefined;
+    this.#spans.notStopped();
   }
 
   /** It has sent a part of its state: the destination can be given the rest only by the same saving session. */
@@ -129,10 +121,8 @@ export class OutgoingDevice implements SourceIterable {
 
   async setup({ switchoverAck }: { readonly switchoverAck: boolean }): Promise<Uint8Array> {
     this.#active = true;
-    this.#spans.clear(this.device.name);
+    this.#spans.clear();
     this.device.clearArcs();
-    this.#stop = undefined;
-    this.#send = undefined;
     this.#firstInitialBytes = undefined;
     this.#switchoverAck = switchoverAck;
     this.#hasInitialData = false;
@@ -148,10 +138,10 @@ export class OutgoingDevice implements SourceIterable {
       await this.device.setState('PRE_COPY');
       // Who cannot tell when its initial data is out has nothing to announce.
       this.#hasInitialData = precopyInfo;
-      this.#precopy = this.#spans.begin(this.device.name, 'precopy');
+      this.#spans.precopy();
     }
-    await this.pending(true);
-    if (this.#precopy !== undefined && precopyInfo) this.#firstInitialBytes = this.#initialBytes;
+    await this.#remaining.ask();
+    if (this.#hasInitialData) this.#firstInitialBytes = this.#remaining.initialBytes;
     const body = new Writer(2 * TAG_BYTES);
     encodeVfioTag(body, 'DEV_SETUP_STATE');
     encodeVfioTag(body, 'END_OF_STATE');
@@ -159,24 +149,14 @@ export class OutgoingDevice implements SourceIterable {
   }
 
   async pending(exact: boolean): Promise<PendingBytes> {
-    if (exact) {
-      const { stopCopySize, precopyInfo } = this.device.features;
-      this.#stopBytes = stopCopySize ? await this.device.stopCopySize() : UNKNOWN_BYTES;
-      const precopy = await this.#inPrecopy();
-      if (precopy && precopyInfo) await this.#askPrecopy();
-      if (!precopy) {
-        this.#initialBytes = 0;
-        this.#dirtyBytes = 0;
-      }
-    }
-    const precopy = this.#initialBytes + this.#dirtyBytes;
-    return { precopy, stopCopy: Math.max(0, this.#stopBytes - precopy) };
+    if (exact) await this.#remaining.ask();
+    return this.#remaining.pending;
   }
 
   async iterate(announce: boolean): Promise<Uint8Array | undefined> {
     const block = this.#blocks[0]!;
-    const count = (await this.#inPrecopy()) ? await this.#read(block) : 0;
-    const announces = announce && !this.#initialDataSent && this.#initialBytes === 0;
+    const count = (await inPrecopy(this.device)) ? await this.#read(block) : 0;
+    const announces = announce && !this.#initialDataSent && this.#remaining.initialBytes === 0;
     if (count === 0 && !announces) return undefined;
     if (announces) {
       this.#initialDataSent = true;
@@ -197,7 +177,7 @@ export class OutgoingDevice implements SourceIterable {
   /** Packets count from 0: data as the device gives it, straight into the buffers, then the configuration as its section would have it. */
   async completeBeside(channels: OutgoingState): Promise<void> {
     this.#beside = true;
-    const span = await this.#beginRest();
+    await this.#beginRest();
     for (;;) {
       const room = await channels.buffer();
       const result = await this.device.read(room.bytes);
@@ -205,10 +185,10 @@ export class OutgoingDevice implements SourceIterable {
         channels.drop(room);
         break;
       }
-      this.#spans.end(span, result);
-      const out = this.#sending();
+      this.#spans.saved(result);
+      this.#spans.sending();
       await channels.send(room, result, false);
-      this.#spans.end(out, result);
+      this.#spans.sent(result);
     }
     const config = await this.#config();
     const room = await channels.buffer();
@@ -221,13 +201,13 @@ export class OutgoingDevice implements SourceIterable {
       );
     }
     config.copy(room.bytes);
-    const out = this.#sending();
+    this.#spans.sending();
     await channels.send(room, config.length, true);
-    this.#spans.end(out);
+    this.#spans.sent();
   }
 
   async #saveRest(put: (bytes: Uint8Array) => Promise<void>): Promise<void> {
-    const span = await this.#beginRest();
+    await this.#beginRest();
     let turn = 0;
     let next = this.#read(this.#blocks[0]!);
     for (;;) {
@@ -238,26 +218,21 @@ export class OutgoingDevice implements SourceIterable {
       next = this.#read(this.#blocks[turn]!);
       // Whatever becomes of the output: a read that is under way has an owner.
       next.catch(() => {});
-      this.#spans.end(span, count);
-      const out = this.#sending();
+      this.#spans.saved(count);
+      this.#spans.sending();
       await put(block.subarray(0, HEAD_BYTES + count));
-      this.#spans.end(out, count);
+      this.#spans.sent(count);
     }
   }
 
-  #sending(): Span {
-    this.#send ??= this.#spans.begin(this.device.name, 'send');
-    return this.#send;
-  }
-
-  async #beginRest(): Promise<Span> {
+  async #beginRest(): Promise<void> {
     if (this.#interrupted) {
       const why =
         'the guest ran again after it had been stopped in this migration: the stream of the device cannot go on';
       throw operationFailed(this.device.name, 'read data', ERRNO.EINVAL, why);
     }
     await this.device.setState('STOP_COPY');
-    return this.#spans.begin(this.device.name, 'save');
+    this.#spans.saving();
   }
 
   /** The section FULL, machine stopped. */
@@ -279,30 +254,15 @@ export class OutgoingDevice implements SourceIterable {
   async cleanup(): Promise<void> {
     this.#active = false;
     this.#blocks = [];
-    if (this.#precopy !== undefined) this.#spans.end(this.#precopy, this.#sentBytes);
-    this.#precopy = undefined;
+    this.#spans.over(this.#sentBytes);
     if (!this.device.lost) await this.#settle();
-  }
-
-  async #inPrecopy(): Promise<boolean> {
-    const state = await this.device.state();
-    return state === 'PRE_COPY' || state === 'PRE_COPY_P2P';
-  }
-
-  async #askPrecopy(): Promise<void> {
-    const { initialBytes, dirtyBytes, reinit } = await this.device.precopyInfo();
-    // New initial data: the destination has to be ready for that too, and say so once more.
-    if (reinit && initialBytes > 0) this.#initialDataSent = false;
-    this.#initialBytes = initialBytes;
-    this.#dirtyBytes = dirtyBytes;
   }
 
   /** One block, its head in front of it; 0: nothing now, or at all. */
   async #read(block: Buffer): Promise<number> {
     const result = await this.device.read(block.subarray(HEAD_BYTES, HEAD_BYTES + BLOCK_BYTES));
     if (typeof result !== 'number') {
-      this.#initialBytes = 0;
-      this.#dirtyBytes = 0;
+      this.#remaining.nothingNow();
       return 0;
     }
     const head = new Writer(HEAD_BYTES);
@@ -310,21 +270,7 @@ export class OutgoingDevice implements SourceIterable {
     head.bytes().copy(block);
     this.#sentBytes += result;
     this.#sentSinceMs ??= nowMs();
-    await this.#count(result);
+    await this.#remaining.wasRead(result);
     return result;
-  }
-
-  /**
-   * Initial bytes come before all others. What the estimate says to be out is asked for before anything depends on it. What has been read need
-   * not be read when the device stands: without this, all of its state would count as left for ever, and nobody would ask anew.
-   */
-  async #count(bytes: number): Promise<void> {
-    this.#stopBytes = Math.max(0, this.#stopBytes - bytes);
-    const initial = Math.min(this.#initialBytes, bytes);
-    this.#dirtyBytes = Math.max(0, this.#dirtyBytes - (bytes - initial));
-    if (initial === 0) return;
-    this.#initialBytes -= initial;
-    if (this.#initialBytes === 0 && this.device.features.precopyInfo && (await this.#inPrecopy()))
-      await this.#askPrecopy();
   }
 }

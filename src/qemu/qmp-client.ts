@@ -1,5 +1,5 @@
 /**
- * QMP client: one JSON object a line, both ways. Greeting, `qmp_capabilities`, then commands with ids; several may be under way.
+ * QMP client. Greeting, `qmp_capabilities`, then commands with ids; several may be under way.
  * Whatever ends the connection rejects everything that waits, with the same reason.
  * @spec qemu docs/interop/qmp-spec.rst
  */
@@ -17,9 +17,8 @@ import {
   type QmpMigrationStatus,
   type QmpReply,
 } from './qmp-commands.ts';
+import { type QmpMessage, QmpMessages } from './qmp-messages.ts';
 
-/** Longest line believed, bytes: query-qmp-schema of QEMU 11.1 is a third of a megabyte. */
-const LINE_BYTES_MAX = 32 * 1024 * 1024;
 /** How long a command may take unless the caller says otherwise, ms. */
 const COMMAND_TIMEOUT_MS = 60_000;
 /** query-migrate is asked this often while one waits for a state, ms; MIGRATION events (capability `events`) come sooner. */
@@ -53,14 +52,13 @@ export class QmpClient {
   readonly closed: Promise<Error>;
 
   readonly #stream: Duplex;
+  readonly #messages = new QmpMessages();
   readonly #pending = new Map<number, Pending>();
   readonly #listeners = new Set<(event: QmpEvent) => void>();
   readonly #onClose = new Set<(reason: Error) => void>();
   #greeting: QmpGreeting | undefined;
   #greeted: ((greeting: QmpGreeting) => void) | undefined;
   #nextId = 1;
-  #partial: Buffer[] = [];
-  #partialBytes = 0;
   #reason: Error | undefined;
 
   private constructor(stream: Duplex, label: string, whyEnded: () => Promise<Error | undefined> | undefined) {
@@ -235,66 +233,39 @@ export class QmpClient {
   }
 
   #received(bytes: Buffer): void {
-    let from = 0;
-    for (let at = bytes.indexOf(10); at !== -1; at = bytes.indexOf(10, from)) {
-      const line = Buffer.concat([...this.#partial, bytes.subarray(from, at)]).toString();
-      this.#partial = [];
-      this.#partialBytes = 0;
-      from = at + 1;
-      if (line.trim() !== '') this.#line(line);
+    for (const message of this.#messages.push(bytes)) {
       if (this.#reason !== undefined) return;
-    }
-    if (from === bytes.length) return;
-    this.#partial.push(bytes.subarray(from));
-    this.#partialBytes += bytes.length - from;
-    if (this.#partialBytes > LINE_BYTES_MAX) {
-      this.#end(this.#fault('QMP_MALFORMED', `line longer than ${LINE_BYTES_MAX} bytes`));
+      this.#take(message);
     }
   }
 
-  #line(line: string): void {
-    let message: unknown;
-    try {
-      message = JSON.parse(line);
-    } catch (thrown) {
-      this.#end(this.#fault('QMP_MALFORMED', `not JSON: ${line.slice(0, 80)}`, thrown));
-      return;
+  #take(message: QmpMessage): void {
+    switch (message.kind) {
+      case 'greeting':
+        this.#greeting = message.greeting;
+        this.#greeted?.(message.greeting);
+        return;
+      case 'event':
+        for (const listener of this.#listeners) listener(message.event);
+        return;
+      case 'reply':
+        this.#reply(message);
+        return;
+      case 'malformed':
+        this.#end(this.#fault('QMP_MALFORMED', message.why, message.cause));
+        return;
     }
-    if (!isRecord(message)) this.#end(this.#fault('QMP_MALFORMED', `not an object: ${line.slice(0, 80)}`));
-    else if (isRecord(message['QMP'])) this.#greet(message['QMP'] as unknown as QmpGreeting);
-    else if (typeof message['event'] === 'string') this.#event(message['event'], message);
-    else this.#reply(message, line);
   }
 
-  #greet(greeting: QmpGreeting): void {
-    this.#greeting = greeting;
-    this.#greeted?.(greeting);
-  }
-
-  #event(name: string, message: Record<string, unknown>): void {
-    const stamp = isRecord(message['timestamp']) ? message['timestamp'] : {};
-    const event: QmpEvent = {
-      event: name,
-      data: isRecord(message['data']) ? message['data'] : {},
-      timestampUs: Number(stamp['seconds'] ?? 0) * 1e6 + Number(stamp['microseconds'] ?? 0),
-    };
-    for (const listener of this.#listeners) listener(event);
-  }
-
-  #reply(message: Record<string, unknown>, line: string): void {
-    const id = message['id'];
+  #reply({ id, error, returned, line }: QmpMessage & { readonly kind: 'reply' }): void {
     const pending = typeof id === 'number' ? this.#pending.get(id) : undefined;
     if (pending === undefined) {
       this.#end(this.#fault('QMP_MALFORMED', `reply to nothing that was asked: ${line.slice(0, 200)}`));
       return;
     }
     this.#pending.delete(id as number);
-    const error = message['error'];
-    if (isRecord(error)) {
-      pending.reject(new QmpError(this.label, pending.command, String(error['class']), String(error['desc'])));
-    } else {
-      pending.resolve(message['return']);
-    }
+    if (error === undefined) pending.resolve(returned);
+    else pending.reject(new QmpError(this.label, pending.command, error.class, error.desc));
   }
 
   #end(cause?: Error): void {
@@ -321,8 +292,4 @@ export class QmpClient {
     const fault: QemuFault = { code: 'QMP_ABORTED', peer: this.label, waitingFor };
     return new FerryError(fault, `${this.label}: stopped waiting for ${waitingFor}`, signal?.reason);
   }
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

@@ -40,6 +40,11 @@ const MIGRATION_STATS = struct('MigrationStats', {
   'dirty-sync-missed-zero-copy': required(int, 'Always 0: there is no zero-copy send.'),
   'x-postcopy-ahead-mean': optional(int, 'Bytes that requested pages found waiting before them in this process.'),
   'x-postcopy-ahead-max': optional(int, 'The most that any found.'),
+  'x-postcopy-on-the-way-mean': optional(
+    int,
+    'Bytes of the background that were on their way, from this process to their place, when pages were requested.',
+  ),
+  'x-postcopy-on-the-way-max': optional(int, 'The most that there were.'),
 });
 
 const XBZRLE_STATS = struct('XBZRLECacheStats', {

@@ -73,6 +73,9 @@ export interface MigrationRamStats {
   /** Of a postcopy once a page was asked for: bytes in user space before it, on the channel that such pages take. */
   'x-postcopy-ahead-mean'?: number;
   'x-postcopy-ahead-max'?: number;
+  /** The same of the background that was on its way, up to where it is placed at the destination. */
+  'x-postcopy-on-the-way-mean'?: number;
+  'x-postcopy-on-the-way-max'?: number;
 }
 
 export interface XbzrleStats {

@@ -60,6 +60,9 @@ export class Statistics {
   /** Bytes that waited in user space, before any requested page, on the channel that such pages take: when each request came, all together, and at most. */
   postcopyAheadBytes = 0;
   postcopyAheadMax = 0;
+  /** The same of what was on its way on the main channel, from this process to where it is placed at the destination. */
+  postcopyOnTheWayBytes = 0;
+  postcopyOnTheWayMax = 0;
   /** What is sent now is sent while the guest runs at the destination. */
   postcopy = false;
 
@@ -198,14 +201,18 @@ export class Statistics {
     return {
       'x-postcopy-ahead-mean': Math.round(this.postcopyAheadBytes / this.postcopyRequests),
       'x-postcopy-ahead-max': this.postcopyAheadMax,
+      'x-postcopy-on-the-way-mean': Math.round(this.postcopyOnTheWayBytes / this.postcopyRequests),
+      'x-postcopy-on-the-way-max': this.postcopyOnTheWayMax,
     };
   }
 
-  /** A page is asked for while so many bytes wait before it. */
-  requested(aheadBytes: number): void {
+  /** A page is asked for while so many bytes wait before it, and so many of others are on their way. */
+  requested(aheadBytes: number, onTheWayBytes: number): void {
     this.postcopyRequests++;
     this.postcopyAheadBytes += aheadBytes;
-    if (aheadBytes > this.postcopyAheadMax) this.postcopyAheadMax = aheadBytes;
+    this.postcopyAheadMax = Math.max(this.postcopyAheadMax, aheadBytes);
+    this.postcopyOnTheWayBytes += onTheWayBytes;
+    this.postcopyOnTheWayMax = Math.max(this.postcopyOnTheWayMax, onTheWayBytes);
   }
 
   xbzrle(cacheSize: number): XbzrleStats {

@@ -42,6 +42,15 @@ export const OWN_PARAMETERS = {
     ends: 'destination',
     doc: "VFIO devices, destination: most bytes of one device's state that wait for it when all devices have work; one buffer of 1 MiB always may. A property of vfio-pci in QEMU, with the same default.",
   },
+  'x-postcopy-preempt-break-huge': {
+    type: { kind: 'bool' },
+    default: true,
+    since: 'vmferry',
+    support: 'yes',
+    unstable: true,
+    partOf: ['postcopy-preempt'],
+    doc: 'postcopy-preempt, source: a huge page of the background is broken off for requested pages and finished behind them; off: requested pages wait until it is whole. A property of migration in QEMU 7.1 and 7.2, with the same default.',
+  },
   'x-switchover-ack-timeout': longest(
     60_000,
     'switchover-ack: how long a destination may be silent when nothing else keeps the guest from being stopped. After that the migration fails if the destination is vmferry, and goes on without its word if nobody knows whether it would ever give it.',

@@ -8,6 +8,7 @@ import { OutgoingMigration } from '../../src/migration/index.ts';
 import {
   loadCostPart,
   loadCostWords,
+  PING_ARRIVED,
   PING_BURST,
   PING_HELLO,
   PING_LOAD_COST,
@@ -123,7 +124,7 @@ test('what loading costs is told by the numbers of PONGs, and means nothing else
       else assert.ok(Math.abs(told.bytesPerMs - bytesPerMs) <= 1024, `${told.bytesPerMs} for ${bytesPerMs}`);
     }),
   );
-  for (const word of [0, 1, 3, 0x42, PING_HELLO, PONG_VMFERRY, PING_LOAD_COST, PING_BURST]) {
+  for (const word of [0, 1, 3, 0x42, PING_HELLO, PONG_VMFERRY, PING_LOAD_COST, PING_BURST, PING_ARRIVED]) {
     assert.equal(loadCostPart(word), undefined);
   }
 });

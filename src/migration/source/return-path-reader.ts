@@ -3,7 +3,7 @@ import type { LoadCost } from '../../machine/index.ts';
 import type { Channel } from '../../transport/index.ts';
 import { ReturnPathDecoder, type ReturnPathMessage, StreamInput } from '../../wire/index.ts';
 import { MigrationError } from '../errors.ts';
-import { loadCostPart, PONG_VMFERRY } from '../return-path.ts';
+import { loadCostPart, PING_ARRIVED, PONG_VMFERRY } from '../return-path.ts';
 
 /** What a destination says beside the rest once it listens (postcopy). What is thrown ends the return path. */
 export interface PostcopyMessages {
@@ -36,6 +36,8 @@ export class ReturnPathReader {
   #shutExpected = false;
   /** A device of the destination is ready for the switchover. What it throws ends the return path. */
   switchoverAcked: () => void = () => {};
+  /** PING_ARRIVED is answered. */
+  arrived: () => void = () => {};
   /** Undefined: the destination may not say such things yet. */
   postcopy: PostcopyMessages | undefined;
 
@@ -155,6 +157,7 @@ export class ReturnPathReader {
       return;
     }
     this.#met = true;
+    if (value === PING_ARRIVED) this.arrived();
     this.#resolveAnyPong();
     this.#pongs.get(value)?.();
   }

@@ -9,6 +9,7 @@ import {
   type OutgoingResult,
   type Route,
 } from '../../../src/migration/index.ts';
+import { PING_ARRIVED } from '../../../src/migration/return-path.ts';
 import type { Settings } from '../../../src/settings/index.ts';
 import type { Channel, Connection } from '../../../src/transport/index.ts';
 import { type MemoryCut, memoryPair } from '../../support/memory-channel.ts';
@@ -102,6 +103,8 @@ function preemptOf(urgent: Channel[]): NonNullable<Route['dial']> {
   };
 }
 
+const turn = () => new Promise((resolve) => setImmediate(resolve));
+
 /** Everything up to the guest that runs. */
 async function load(peer: ScriptedPostcopy): Promise<void> {
   await peer.until((event) => event.kind === 'command' && event.command.name === 'POSTCOPY_RUN');
@@ -143,7 +146,8 @@ test('the sequence: advise, precopy, discards, package, pages, END, EOF, SHUT', 
   assertSame(one.machine, one.peer.pages);
 
   const { seen } = one.peer;
-  const parts = (list: readonly string[]) => list.filter((name) => name !== 'ram part');
+  const parts = (list: readonly string[]) =>
+    list.filter((name) => name !== 'ram part' && name !== `PING ${PING_ARRIVED}`);
   const isDiscard = (name: string) => name === 'POSTCOPY_RAM_DISCARD';
   const order = parts(seen).filter((name) => !isDiscard(name) && name !== 'device');
   assert.deepEqual(order, [
@@ -207,8 +211,8 @@ test('END waits for the word that the devices are loaded', async (t) => {
     .then(() => {
       ended = true;
     });
-  while (one.peer.pages.missing > 0) await new Promise((resolve) => setImmediate(resolve));
-  for (let turn = 0; turn < 200; turn++) await new Promise((resolve) => setImmediate(resolve));
+  while (one.peer.pages.missing > 0) await turn();
+  for (let turns = 0; turns < 200; turns++) await turn();
   assert.equal(ended, false);
   assert.equal(one.migration.status, 'postcopy-device');
   await one.peer.say({ type: 'PONG', value: LOADED });
@@ -265,7 +269,7 @@ for (const version of ['7.2', '10.0'] as const) {
     const urgentEnd = readUrgent(one.urgent[0]!, urgentPages);
     const block = one.peer.pages.blocks[0]!.idstr;
     await one.peer.say({ type: 'REQ_PAGES_ID', block, start: 900 * PAGE, length: 2 * PAGE });
-    while (urgentPages.order.length < 2) await new Promise((resolve) => setImmediate(resolve));
+    while (urgentPages.order.length < 2) await turn();
     assert.deepEqual(urgentPages.order, ['0/900', '0/901']);
     one.migration.abandon();
     await assert.doesNotReject(urgentEnd.catch(() => {}));
@@ -273,10 +277,63 @@ for (const version of ['7.2', '10.0'] as const) {
   });
 }
 
+const HUGE_PAGES = (2 * MIB) / PAGE;
+
+for (const breaks of [true, false]) {
+  test(`a huge page of the background is ${breaks ? '' : 'not '}broken off for a requested one`, async (t) => {
+    const settings: Settings[] = [];
+    const one = await play(t, {
+      machine: { ram: 8 * MIB, hostPage: 2 * MIB },
+      settings: (s) => {
+        s.setCapabilities(PREEMPT);
+        s.setParameters({ 'x-postcopy-preempt-break-huge': breaks });
+        CRAWL(s);
+        settings.push(s);
+      },
+    });
+    await one.peer.until(({ kind }) => kind === 'ram-blocks');
+    await one.peer.say({ type: 'PONG', value: 1 });
+    await load(one.peer);
+    const urgentPages = new PageLog();
+    urgentPages.begin(one.peer.pages.blocks);
+    const { order } = one.peer.pages;
+    const urgentEnd = readUrgent(one.urgent[0]!, urgentPages);
+    const background = one.peer.until(({ kind }) => kind === 'eof');
+    while (order.length === 0) await turn();
+    const block = one.peer.pages.blocks.findIndex(({ usedLength }) => usedLength === 8 * MIB);
+    const { idstr } = one.peer.pages.blocks[block]!;
+    assert.equal(order[0], `${block}/0`);
+    // The page that is under way is no such page, and whoever asks for it gets it as it comes.
+    await one.peer.say(
+      { type: 'REQ_PAGES_ID', block: idstr, start: 0, length: 2 * MIB },
+      { type: 'REQ_PAGES_ID', block: idstr, start: 4 * MIB, length: 2 * MIB },
+    );
+    if (breaks) {
+      while (urgentPages.order.length < HUGE_PAGES) await turn();
+      assert.ok(order.length < HUGE_PAGES, `${order.length} pages of the background came before`);
+    } else {
+      for (let turns = 0; turns < 500; turns++) await turn();
+      assert.deepEqual(urgentPages.order, []);
+    }
+    settings[0]!.setParameters({ 'max-postcopy-bandwidth': 0 });
+    await background;
+    await one.peer.say({ type: 'SHUT', value: 0 });
+    const result = await one.result;
+    assert.equal(result.status, 'completed', failure(result));
+    await urgentEnd.catch(() => {});
+    const pagesFrom = (first: number) => Array.from({ length: HUGE_PAGES }, (_, i) => `${block}/${first + i}`);
+    assert.deepEqual(urgentPages.order, pagesFrom(2 * HUGE_PAGES));
+    // Broken off or not: one host page after another.
+    assert.deepEqual(order.slice(0, HUGE_PAGES), pagesFrom(0));
+    assert.equal(new Set(order).size, order.length);
+    assert.ok(!order.includes(`${block}/${2 * HUGE_PAGES}`));
+  });
+}
+
 test('a modern source waits for a PONG before it opens the preempt channel', async (t) => {
   const one = await play(t, { settings: (s) => s.setCapabilities(PREEMPT) });
   await one.peer.until(({ kind }) => kind === 'ram-blocks');
-  for (let turn = 0; turn < 200; turn++) await new Promise((resolve) => setImmediate(resolve));
+  for (let turns = 0; turns < 200; turns++) await turn();
   assert.equal(one.urgent.length, 0);
   await one.peer.say({ type: 'PONG', value: 1 });
   await load(one.peer);

@@ -1,16 +1,16 @@
 import { asError, nowMs, WakeUp, yieldToEventLoop } from '../../../base/index.ts';
 import type { SettingsView } from '../../../settings/index.ts';
 import { Pacer } from '../../../transport/index.ts';
+import { PING_ARRIVED } from '../../return-path.ts';
 import type { StreamWriter } from '../../source/stream-writer.ts';
 import type { Statistics } from '../../statistics.ts';
+import { BackgroundWindow } from './background-window.ts';
 import type { PageLane } from './page-lane.ts';
 import type { Place, RemainingRam } from './remaining-ram.ts';
 import { RequestQueue } from './request-queue.ts';
 
-/** Time for page records in one PART section, ms (ram_save_iterate: MAX_WAIT 50). */
-const PART_MS = 50;
 /**
- * The background goes out in pieces of so many bytes. Between two of them requests are heard: a request waits for one piece at most, in user
+ * The background goes out in pieces of so many bytes at most. Between two of them requests are heard: a request waits for one piece at most, in user
  * space. Smaller ones cost throughput, as each is a system call and a turn of the event loop.
  */
 const PIECE_BYTES = 64 * 1024;
@@ -45,6 +45,9 @@ export class PageServer {
   readonly #parts: PageServerParts;
   readonly #queue: RequestQueue;
   readonly #pacer = new Pacer();
+  readonly #window = new BackgroundWindow();
+  /** The largest host page, bytes. */
+  readonly #unitBytes: number;
   /** Urgent lanes that are sending. */
   readonly #sending = new Set<PageLane>();
   /** Where the background goes on. */
@@ -62,15 +65,22 @@ export class PageServer {
   constructor(parts: PageServerParts) {
     this.#parts = parts;
     this.#queue = new RequestQueue(parts.ram, parts.targetPageSize);
+    this.#unitBytes = Math.max(...parts.ram.blocks.map(({ hostPages }) => hostPages)) * parts.targetPageSize;
   }
 
   /** The destination wants pages (bytes; `block` undefined: of the block named last). Throws MIGRATION_PAGE_REQUEST. */
   request(block: string | undefined, start: number, length: number): void {
     const { background, urgent, statistics } = this.#parts;
-    statistics.requested((urgent[0] ?? background).output.unsent);
+    statistics.requested((urgent[0] ?? background).output.unsent, this.#window.onTheWay(background.output.offset));
     if (this.#queue.add(block, start, length) === 0) return;
     if (urgent.length > 0) this.#answer();
     else this.#news.wake();
+  }
+
+  /** The destination has answered PING_ARRIVED. */
+  arrived(): void {
+    this.#window.answered(nowMs());
+    this.#news.wake();
   }
 
   /** Sends everything; `run` rejects with `error` if it has not. Idempotent. */
@@ -84,10 +94,13 @@ export class PageServer {
    * is under way any more.
    */
   async run(): Promise<void> {
-    const { background, urgent } = this.#parts;
+    const { background, urgent, stream } = this.#parts;
     try {
+      await stream.beginRam('part');
+      this.#window.begin(background.output.offset, nowMs());
       this.#answer();
-      while (await this.#part());
+      while (await this.#step());
+      await stream.endRam();
       for (const lane of [background, ...urgent]) await lane.output.drained();
     } catch (error) {
       this.stop(asError(error));
@@ -96,36 +109,34 @@ export class PageServer {
     }
   }
 
-  /** One PART section. False: all is sent. */
-  async #part(): Promise<boolean> {
-    const { ram, stream, background, settings, statistics } = this.#parts;
-    await stream.beginRam('part');
-    const endMs = nowMs() + PART_MS;
-    // A host page never goes on in another section.
-    while (background.busy || nowMs() < endMs) {
-      this.#check();
-      this.#pacer.rate = settings.parameter('max-postcopy-bandwidth');
-      if (!this.#mayPush()) {
-        await this.#news.next();
-        continue;
-      }
-      const delayMs = this.#queue.length > 0 ? 0 : this.#pacer.delayMs(nowMs());
-      if (delayMs > 0) {
-        await this.#news.next(delayMs);
-        continue;
-      }
-      if (!background.busy && !this.#next()) {
-        if (this.#sending.size === 0 || ram.pages > 0) break;
-        await this.#news.next();
-        continue;
-      }
-      await this.#piece();
-      statistics.progress();
-      await yieldToEventLoop();
-    }
+  /** A piece on the main channel, or a wait for what it waits for. False: all is sent. */
+  async #step(): Promise<boolean> {
+    const { ram, background, settings, statistics } = this.#parts;
     this.#check();
-    await stream.endRam();
-    return ram.pages > 0 || this.#sending.size > 0;
+    const isLast = ram.pages === 0 && !background.busy;
+    if (isLast && this.#sending.size === 0) return false;
+    if (isLast || !this.#mayPush()) {
+      await this.#news.next();
+      return true;
+    }
+    this.#pacer.rate = settings.parameter('max-postcopy-bandwidth');
+    const delayMs = this.#queue.length > 0 ? 0 : this.#delayMs();
+    if (delayMs > 0) {
+      await this.#news.next(delayMs);
+      return true;
+    }
+    if (!background.busy) this.#next();
+    await this.#piece();
+    statistics.progress();
+    await yieldToEventLoop();
+    this.#check();
+    return true;
+  }
+
+  /** How long pages that nobody has asked for have to wait, ms. */
+  #delayMs(): number {
+    const now = nowMs();
+    return this.#pacer.delayMs(now) || this.#window.delayMs(this.#parts.background.output.offset, this.#unitBytes, now);
   }
 
   /** The background gives way to requested pages, unless these travel on its own channel or must wait for its host page. */
@@ -161,26 +172,37 @@ export class PageServer {
     this.#cursor.page = page + ram.blocks[block]!.hostPages;
   }
 
-  /** Stages and sends up to PIECE_BYTES on the main channel: requested pages and no others, or others until one is requested. */
+  /** Stages and sends a piece on the main channel: requested pages and no others, or others until one is requested. */
   async #piece(): Promise<void> {
     const { background } = this.#parts;
     const { output } = background;
     const start = output.offset;
+    const end = start + Math.min(PIECE_BYTES, this.#window.step);
     const asked = this.#asked;
     do {
-      const wait = background.write(start + PIECE_BYTES);
+      const wait = background.write(end);
       if (wait !== undefined) await wait;
     } while (
       !background.busy &&
-      output.offset - start < PIECE_BYTES &&
+      output.offset < end &&
       this.#queue.length > 0 === asked &&
       this.#mayPush() &&
       this.#next()
     );
+    if (!background.busy && this.#window.isMarkDue(output.offset)) await this.#mark();
     const sent = output.flush();
     if (sent !== undefined) await sent;
     this.#pacer.spend(output.offset - start);
     if (!background.busy) this.#answer();
+  }
+
+  /** Commands stand between sections, and no host page goes on in another section. */
+  async #mark(): Promise<void> {
+    const { stream, background } = this.#parts;
+    await stream.endRam();
+    await stream.ping(PING_ARRIVED);
+    this.#window.mark(background.output.offset, nowMs());
+    await stream.beginRam('part');
   }
 
   /** Has every idle urgent lane send requested pages. */

@@ -273,7 +273,7 @@ export class PostcopySource {
   #serverOver(links: Links): PageServer {
     const { machine, statistics, stream, settings } = this.#run;
     const ram = this.#ram;
-    return new PageServer({
+    const server = new PageServer({
       ram,
       stream,
       settings,
@@ -282,9 +282,11 @@ export class PostcopySource {
       urgent: links.urgent.map(
         (output) => new PageLane({ machine, ram, statistics, output, pages: machine.pageSource?.() ?? machine }),
       ),
-      breakHuge: true,
+      breakHuge: settings.parameter('x-postcopy-preempt-break-huge'),
       targetPageSize: machine.targetPageSize,
     });
+    links.returnPath!.arrived = () => server.arrived();
+    return server;
   }
 
   #unasked(what: string): never {

@@ -1,10 +1,11 @@
 /** One postcopy into QEMU 11.1 of a guest that wants its pages faster than they come, and what QEMU says of the wait for each. */
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Outcome } from '../src/porcelain/index.ts';
-import { type QemuPeer, QemuProcess, type QmpMigrationInfo } from '../src/qemu/index.ts';
+import { type QemuPeer, QemuProcess } from '../src/qemu/index.ts';
 import { type BootProgram, bootProgram } from '../test/support/guests/boot-sector.ts';
 import { bootGuest, type Guest } from '../test/support/guests/guest.ts';
+import { type AheadBytes, aheadOf, type FaultSample, latencies, SocketWatch } from './fault-figures.ts';
+import { DESTINATION } from './own-network.ts';
 import { migrated, VmferryProcess } from './processes.ts';
 
 export type Source = 'QEMU 11.1' | 'vmferry';
@@ -15,27 +16,9 @@ export interface FaultMove {
   readonly preempt: boolean;
 }
 
-export interface FaultSample {
-  /** Of the wait for a page, microseconds; the percentiles by the histogram. */
-  readonly meanUs: number;
-  readonly p50Us: number;
-  readonly p99Us: number;
-  /** Faults whose wait was measured. */
-  readonly faults: number;
-  readonly blocktimeMs: number;
-  readonly totalMs: number;
-  /** Bytes in the source's socket of the channel that requested pages take, looked at every SAMPLE_MS. */
-  readonly socketBytes: { readonly mean: number; readonly max: number };
-  /** Bytes in front of a requested page in user space, by vmferry's own count at each request. */
-  readonly userBytes?: { readonly mean: number; readonly max: number };
-}
-
 const PAGE = 4096;
 const MIB = 1024 * 1024;
-const SAMPLE_MS = 2;
 const DEADLINE_MS = 120_000;
-/** What the destination listens on: what goes there can be shaped, what it says not. */
-const DESTINATION = '127.0.0.2';
 
 /** A guest that adds one to every page of its memory for ever, saved after its first pass. `close` removes the file. */
 export class FaultGuest {
@@ -101,8 +84,7 @@ export class FaultGuest {
     try {
       const { status, totalTimeMs = 0, ram } = (await from.line('result')) as unknown as Outcome;
       if (status !== 'completed') throw new Error(`vmferry send ${status}`);
-      const { 'x-postcopy-ahead-mean': mean = 0, 'x-postcopy-ahead-max': max = 0 } = ram ?? {};
-      return { totalMs: totalTimeMs, userBytes: { mean, max } };
+      return { totalMs: totalTimeMs, ahead: aheadOf(ram) };
     } finally {
       await from.stop();
     }
@@ -142,79 +124,11 @@ export class FaultGuest {
   }
 }
 
-type Sent = Pick<FaultSample, 'totalMs' | 'userBytes'>;
+interface Sent {
+  readonly totalMs: number;
+  readonly ahead?: AheadBytes;
+}
 
 function on(...names: readonly string[]) {
   return { capabilities: names.map((capability) => ({ capability, state: true })) };
-}
-
-/** What a QEMU from 10.1 on counts with postcopy-blocktime: nanoseconds, and faults by powers of two of microseconds. */
-interface BlocktimeInfo extends QmpMigrationInfo {
-  readonly 'postcopy-blocktime'?: number;
-  readonly 'postcopy-latency'?: number;
-  readonly 'postcopy-latency-dist'?: readonly number[];
-}
-
-function latencies(info: BlocktimeInfo): Omit<FaultSample, keyof Sent | 'socketBytes'> {
-  const { 'postcopy-latency': meanNs, 'postcopy-latency-dist': counts, 'postcopy-blocktime': blocktimeMs } = info;
-  if (meanNs === undefined || counts === undefined || blocktimeMs === undefined)
-    throw new Error('this QEMU counts no latencies (postcopy-blocktime, from 10.1 on)');
-  return {
-    meanUs: meanNs / 1000,
-    p50Us: percentile(counts, 0.5),
-    p99Us: percentile(counts, 0.99),
-    faults: counts.reduce((sum, count) => sum + count, 0),
-    blocktimeMs,
-  };
-}
-
-/** Bucket n holds faults of 2^n to 2^(n+1) microseconds; within one they are taken to be spread evenly. */
-function percentile(counts: readonly number[], share: number): number {
-  const wanted = counts.reduce((sum, count) => sum + count, 0) * share;
-  let below = 0;
-  for (const [bucket, count] of counts.entries()) {
-    if (count > 0 && below + count >= wanted) return 2 ** bucket * (1 + (wanted - below) / count);
-    below += count;
-  }
-  return 0;
-}
-
-/** Bytes that wait in a socket, sent or not, until the other side has acknowledged them. */
-class SocketWatch {
-  readonly #port: string;
-  readonly #connection: number;
-  readonly #timer: NodeJS.Timeout;
-  #sum = 0;
-  #looks = 0;
-  #max = 0;
-
-  /** The connection to `port` that was made as the `connection`th, counted from 0. */
-  constructor(port: number, connection: number) {
-    this.#port = `:${port.toString(16).toUpperCase().padStart(4, '0')}`;
-    this.#connection = connection;
-    this.#timer = setInterval(() => this.#look(), SAMPLE_MS);
-  }
-
-  get seen(): { readonly mean: number; readonly max: number } {
-    return { mean: this.#looks === 0 ? 0 : this.#sum / this.#looks, max: this.#max };
-  }
-
-  stop(): void {
-    clearInterval(this.#timer);
-  }
-
-  /** /proc/net/tcp: local and remote address, state (01: established), tx_queue:rx_queue; inodes grow as sockets are made. */
-  #look(): void {
-    const mine = readFileSync('/proc/net/tcp', 'latin1')
-      .split('\n')
-      .map((line) => line.trim().split(/\s+/))
-      .filter((fields) => fields[2]?.endsWith(this.#port) === true && fields[3] === '01')
-      .sort((a, b) => Number(a[9]) - Number(b[9]));
-    const queues = mine[this.#connection]?.[4];
-    if (queues === undefined) return;
-    const bytes = Number.parseInt(queues, 16);
-    this.#sum += bytes;
-    this.#looks++;
-    this.#max = Math.max(this.#max, bytes);
-  }
 }

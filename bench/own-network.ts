@@ -6,7 +6,9 @@ import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 
 const INSIDE = 'VMFERRY_BENCH_OWN_NETWORK';
-const SHAPED = '127.0.0.2/32';
+/** What destinations listen on: what goes there can be shaped, what they say not. */
+export const DESTINATION = '127.0.0.2';
+const SHAPED = `${DESTINATION}/32`;
 
 /** Runs this program again in a network of its own, and ends with it; returns in there, or where none can be had. True: inside. */
 export async function enterOwnNetwork(): Promise<boolean> {

@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { findPeer } from '../src/qemu/index.ts';
 import { TlsFolders } from '../test/support/tls-folders.ts';
-import { type Contender, compete, machineLine, table } from './harness.ts';
+import { type Contender, compete, machineLine, type Row, table } from './harness.ts';
 import { checkpointToQemu, type MoveSettings, qemuToCheckpoint, qemuToQemu, vmferryToVmferry } from './moves.ts';
 import { RandomRam } from './processes.ts';
 
@@ -52,11 +52,19 @@ try {
       { name: `vmferry checkpoint to QEMU, TLS, ${how}`, run: () => checkpointToQemu(bench, file, inTls(clear)) },
     ];
     const chosen = contenders.filter(({ name }) => name.includes(values.only));
-    console.log(`\n${table(await compete(chosen, Number(values.rounds), log), base)}`);
+    const rows = await compete(chosen, Number(values.rounds), log);
+    console.log(`\n${table(rows, base)}\n\n${besideClear(rows, how)}`);
   }
 } finally {
   ram.remove();
   rmSync(folder, { recursive: true, force: true });
+}
+
+/** What is left in TLS of the throughput in clear text, from the same rounds. */
+function besideClear(rows: readonly Row[], how: string): string {
+  const speed = (name: string) => rows.find((row) => row.name === `${name}, ${how}`)?.gbPerSecond.median ?? Number.NaN;
+  const share = (who: string) => `${who} ${(speed(`${who}, TLS`) / speed(`${who}, clear`)).toFixed(2)}`;
+  return `TLS / clear text, ${how}: ${share('QEMU to QEMU')}, ${share('vmferry to vmferry')}`;
 }
 
 function inTls({ capabilities = [], parameters = {} }: MoveSettings): MoveSettings {

@@ -293,7 +293,7 @@ export class OutgoingMigration {
   #acks({ returnPath }: Links, { switchoverAckLegacy: legacy }: CompatProfile): SwitchoverAcks | undefined {
     if (returnPath === undefined || !this.#settings.capability('switchover-ack')) return undefined;
     const { iterables } = this.#machine;
-    const timeoutMs = () => this.#settings.parameter('x-switchover-ack-timeout');
+    const timeoutMs = () => this.#settings.parameter(WAITS.ready.deadline);
     const acks = new SwitchoverAcks({ legacy, iterables, peer: () => returnPath.peer, timeoutMs });
     returnPath.switchoverAcked = () => acks.acked();
     return acks;

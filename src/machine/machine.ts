@@ -67,6 +67,8 @@ export interface SourceMachine extends PageSource {
   readonly ram: readonly RamBlock[];
   readonly runState: RunState;
   readonly devices?: readonly MachineDevice[];
+  /** A part of it that has not answered for a while, for people. */
+  readonly waitingFor?: string | undefined;
 
   /** For single pages out of order, beside `window`: its windows are its own. Absent: those of `window` are valid for good. */
   pageSource?(): PageSource;
@@ -304,6 +306,8 @@ export interface DestinationMachine {
   /** Its memory, if it knows it before the stream says so. */
   readonly ram?: readonly RamBlock[];
   readonly devices?: readonly MachineDevice[];
+  /** A part of it that has not answered for a while, for people. */
+  readonly waitingFor?: string | undefined;
   /** Devices whose state may come on parallel channels. */
   readonly besideDevices?: readonly SectionName[];
   /** What is still to be done here once everything has come, as it looks now. Absent: nothing to speak of. */

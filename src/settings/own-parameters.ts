@@ -99,6 +99,21 @@ export const OWN_PARAMETERS = {
     'Destination: after this silence behind the end of the stream the description counts as suppressed (suppress-vmdesc).',
     { ends: 'destination' },
   ),
+  'x-device-state-timeout': longest(
+    60_000,
+    'VFIO devices: longest time for a device to change its state or be reset.',
+    {
+      ends: 'offered',
+    },
+  ),
+  'x-device-data-timeout': longest(
+    60_000,
+    'VFIO devices: longest time for a device to give or take a piece of its state, or to take its configuration.',
+    { ends: 'offered' },
+  ),
+  'x-device-answer-timeout': longest(20_000, 'VFIO devices: longest time for a device to answer any other question.', {
+    ends: 'offered',
+  }),
   'x-closing-timeout': longest(
     5_000,
     'Longest time for last words to leave when all is decided, and for the other end to close after them.',

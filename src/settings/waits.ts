@@ -8,7 +8,7 @@ import type { ParameterName, ParameterValues } from './parameters.ts';
 type Deadline = { [N in ParameterName]: ParameterValues[N] extends number ? N : never }[ParameterName];
 
 export interface Wait {
-  readonly end: 'source' | 'destination';
+  readonly end: 'source' | 'destination' | 'both';
   /** MigrationStatus in which it occurs. */
   readonly phase: string;
   /** As the end of "waiting for ...". */
@@ -22,6 +22,7 @@ export interface Wait {
 }
 
 const GOES_ON = 'the migration fails, the guest goes on at the source';
+const DEVICE_GONE = 'the device is given up, and the migration fails if it has a part in it';
 
 export const WAITS = {
   connection: {
@@ -184,6 +185,27 @@ export const WAITS = {
     what: 'the description behind the end of the stream',
     deadline: 'x-description-timeout',
     after: 'there is none (suppress-vmdesc), the guest is started',
+  },
+  'device state': {
+    end: 'both',
+    phase: 'any',
+    what: 'a device to change its state',
+    deadline: 'x-device-state-timeout',
+    after: DEVICE_GONE,
+  },
+  'device data': {
+    end: 'both',
+    phase: 'any',
+    what: 'a device to give or take data',
+    deadline: 'x-device-data-timeout',
+    after: DEVICE_GONE,
+  },
+  'device answer': {
+    end: 'both',
+    phase: 'any',
+    what: 'a device to answer',
+    deadline: 'x-device-answer-timeout',
+    after: DEVICE_GONE,
   },
   farewell: {
     end: 'destination',

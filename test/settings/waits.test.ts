@@ -3,7 +3,9 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'node:test';
-import { PARAMETER_NAMES, WAITS } from '../../src/settings/index.ts';
+import { deviceDeadlines } from '../../src/cli/run/device-deadlines.ts';
+import { PARAMETER_NAMES, Settings, WAITS } from '../../src/settings/index.ts';
+import { DEVICE_DEADLINES } from '../../src/vfio/index.ts';
 import { repository } from '../support/repository.ts';
 
 const SRC = join(repository(), 'src');
@@ -17,6 +19,11 @@ for (const name of Object.keys(WAITS)) {
     assert.ok(SOURCES.some((source) => used.test(source)));
   });
 }
+
+test('what devices may take by default is said twice, and the same', () => {
+  const { transitionMs, dataMs, answerMs } = deviceDeadlines(new Settings());
+  assert.deepEqual({ transitionMs, dataMs, answerMs }, DEVICE_DEADLINES);
+});
 
 test('every parameter that is a timeout limits a wait', () => {
   const deadlines = new Set<string>(Object.values(WAITS).flatMap((one) => ('deadline' in one ? [one.deadline] : [])));

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import { explain } from '../../src/base/index.ts';
 import {
+  DEVICE_DEADLINES,
   deviceGone,
   EmulatedVf,
   ERRNO,
@@ -12,6 +13,7 @@ import {
   vfOptions,
 } from '../../src/vfio/index.ts';
 import { GuardedDevice } from '../../src/vfio/machine/guarded-device.ts';
+import { inTime } from '../campaign/deadline.ts';
 import { refusal } from '../contract/device.ts';
 
 const DEADLINES = { transitionMs: 31, dataMs: 21, answerMs: 11 };
@@ -73,6 +75,29 @@ test('a device that says nothing is given up after its time, closed, and not ask
     assert.ok(performance.now() - startMs >= deadlineMs - 1, `${method}: given up too early`);
     assert.deepEqual([guarded.lost, closed()], [true, 1], method);
   }
+});
+
+test('what it has not answered for a while can be told', async () => {
+  let reply: (state: unknown) => void = () => {};
+  const { device } = scripted(
+    () =>
+      new Promise((resolve) => {
+        reply = resolve;
+      }),
+  );
+  const guarded = new GuardedDevice(device, DEVICE_DEADLINES);
+  const asked = guarded.state();
+  assert.equal(guarded.waitingFor, undefined);
+  await inTime(
+    (async () => {
+      while (guarded.waitingFor === undefined) await new Promise((resolve) => setImmediate(resolve));
+    })(),
+    20_000,
+  );
+  assert.equal(guarded.waitingFor, 'device vf: get state');
+  reply('RUNNING');
+  await asked;
+  assert.equal(guarded.waitingFor, undefined);
 });
 
 test('what the device answers, or how it fails, is passed on; it stays', async () => {

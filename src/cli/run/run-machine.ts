@@ -8,6 +8,7 @@ import { type DeviceSpec, deviceMemoryOf, plugDevices } from '../../vfio/index.t
 import { warnExposed } from '../warn-exposed.ts';
 import { compatCommands } from './compat-commands.ts';
 import { deviceCommands } from './device-commands.ts';
+import { deviceDeadlines } from './device-deadlines.ts';
 import { workloadCommands } from './workload-commands.ts';
 
 export interface RunOptions {
@@ -32,7 +33,8 @@ export async function runMachine(options: RunOptions): Promise<Outcome> {
   const { incoming, qmp, settings, objects, signal, devices: specs } = options;
   const deviceMemory = deviceMemoryOf(specs);
   const workload = await createWorkload({ ...options.machine, incoming: incoming !== undefined, deviceMemory });
-  const devices = await plugDevices(workload, specs).catch(async (error: unknown) => {
+  const deadlines = deviceDeadlines(settings);
+  const devices = await plugDevices(workload, specs, { deadlines }).catch(async (error: unknown) => {
     await workload.dispose();
     throw error;
   });

@@ -130,7 +130,7 @@ export class IncomingMigration {
       case 'postcopy-device':
       case 'postcopy-active':
         if (this.#endMs !== undefined) return WAITS.farewell.what;
-        return this.#laggards?.waitingFor ?? this.#stream?.waitingFor;
+        return this.#laggards?.waitingFor ?? this.#machine.waitingFor ?? this.#stream?.waitingFor;
       case 'postcopy-recover':
         return WAITS['going on'].what;
       default:

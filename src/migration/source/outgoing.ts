@@ -113,7 +113,8 @@ export class OutgoingMigration {
     const error = this.#failure ?? this.#postcopy?.pausedBy;
     if (error !== undefined) info['error-desc'] = explain(error);
     const stalls = this.#postcopy?.stalls ?? this.#stalls;
-    const waitingFor = this.#waitingFor ?? (this.#statistics.endMs === undefined ? stalls?.waitingFor : undefined);
+    const beside = this.#statistics.endMs === undefined ? (stalls?.waitingFor ?? this.#machine.waitingFor) : undefined;
+    const waitingFor = this.#waitingFor ?? beside;
     if (waitingFor !== undefined) info['x-waiting-for'] = waitingFor;
     return info;
   }

@@ -2,6 +2,7 @@
  * A device whose every call ends: one that does not answer in time is given up, that is closed, and whoever waits for it hears so. Nothing can be
  * said about a device that is silent, so nothing is tried with it any more.
  */
+import { nowMs } from '../../base/index.ts';
 import type {
   ArcLatency,
   DeviceConfig,
@@ -25,7 +26,11 @@ export interface DeviceDeadlines {
   readonly answerMs: number;
 }
 
+/** Where nobody says otherwise; the settings' defaults are these. */
 export const DEVICE_DEADLINES: DeviceDeadlines = { transitionMs: 60_000, dataMs: 60_000, answerMs: 20_000 };
+
+/** A device that does not answer for so long is waited for: query-migrate shows it, ms. */
+const NOTICEABLE_MS = 1_000;
 
 /** A migration takes about a dozen; attempts that were too late add some. */
 const ARCS_KEPT = 64;
@@ -41,8 +46,10 @@ export class GuardedDevice implements MigratableDevice {
   /** Why it was given up. */
   #silence: Error | undefined;
   #arcs: ArcLatency[] = [];
+  /** Asked, and not answered yet, in order. */
+  readonly #asked = new Set<{ readonly operation: DeviceOperation; readonly sinceMs: number }>();
 
-  constructor(device: MigratableDevice, deadlines: DeviceDeadlines = DEVICE_DEADLINES) {
+  constructor(device: MigratableDevice, deadlines: DeviceDeadlines) {
     this.#device = device;
     this.#deadlines = deadlines;
   }
@@ -73,6 +80,13 @@ export class GuardedDevice implements MigratableDevice {
   }
 
   /** A migration begins. */
+  /** What it has been asked for a while ago and not answered yet. */
+  get waitingFor(): string | undefined {
+    const [oldest] = this.#asked;
+    if (oldest === undefined || nowMs() - oldest.sinceMs < NOTICEABLE_MS) return undefined;
+    return `device ${this.name}: ${oldest.operation}`;
+  }
+
   clearArcs(): void {
     this.#arcs = [];
   }
@@ -138,6 +152,8 @@ export class GuardedDevice implements MigratableDevice {
   }
 
   async #within<T>(operation: DeviceOperation, call: Promise<T>, deadlineMs: number): Promise<T> {
+    const asked = { operation, sinceMs: nowMs() };
+    this.#asked.add(asked);
     let timer: NodeJS.Timeout | undefined;
     const silent = new Promise<never>((_, reject) => {
       timer = setTimeout(() => {
@@ -161,6 +177,7 @@ export class GuardedDevice implements MigratableDevice {
       this.#lost = true;
       throw this.#silence === undefined ? error : deviceGone(this.name, operation, this.#silence);
     } finally {
+      this.#asked.delete(asked);
       clearTimeout(timer);
     }
   }

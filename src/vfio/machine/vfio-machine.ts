@@ -113,6 +113,11 @@ export class VfioMachine implements DeviceHost {
     return this.#host.runState;
   }
 
+  get waitingFor(): string | undefined {
+    for (const device of this.#devices) if (device.waitingFor !== undefined) return device.waitingFor;
+    return undefined;
+  }
+
   get startsAs(): RunState | undefined {
     return this.#host.startsAs;
   }

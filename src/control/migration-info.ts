@@ -57,6 +57,21 @@ const XBZRLE_STATS = struct('XBZRLECacheStats', {
   overflow: required(int, 'Pages whose difference would have been larger than they are.'),
 });
 
+const HANDSHAKE = struct('XHandshake', {
+  settled: required(
+    arrayOf(
+      struct('XSettled', {
+        name: required(str, 'A capability or parameter in which the ends differed.'),
+        value: required(str, 'What both use now.'),
+        source: required(str, 'What the source had.'),
+        destination: required(str, 'What the destination had.'),
+      }),
+    ),
+    'Differences that were settled, for this migration only.',
+  ),
+  warnings: required(arrayOf(str), 'What may not go well, or the guest may notice.'),
+});
+
 export const MIGRATION_INFO = struct('MigrationInfo', {
   status: optional(MIGRATION_STATUS, 'State of the last migration; absent if there was none.'),
   ram: optional(MIGRATION_STATS, 'Figures of the memory.'),
@@ -86,6 +101,10 @@ export const MIGRATION_INFO = struct('MigrationInfo', {
     enumOf('XSwitchoverAck', ['awaited', 'given', 'missed']),
     "vmferry's own: with switchover-ack, whether the destination has said that its devices are ready. missed: it has not, and is not known to " +
       'do so; the switchover has gone on without.',
+  ),
+  'x-handshake': optional(
+    HANDSHAKE,
+    "vmferry's own: with x-vmferry-handshake, what the two ends have come to before anything was sent.",
   ),
   'x-waiting-for': optional(str, "vmferry's own: what the migration waits for, or how to go on after a failure."),
 });

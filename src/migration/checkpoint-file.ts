@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { FerryError } from '../base/index.ts';
 import type { ChannelInfo } from '../dataplane/index.ts';
 import { CheckpointReader, CheckpointWriter, type SharedRam } from '../machine/index.ts';
-import type { SettingsView } from '../settings/index.ts';
+import { type SettingsView, withChanges } from '../settings/index.ts';
 import { type Address, type Channel, connect, listen } from '../transport/index.ts';
 import type { SourceListener } from './destination/arrivals.ts';
 import { IncomingMigration, type IncomingOptions, type IncomingResult } from './destination/incoming.ts';
@@ -18,13 +18,10 @@ import { OutgoingMigration, type OutgoingResult } from './source/outgoing.ts';
 
 type FileAddress = Extract<Address, { kind: 'file' }>;
 
-/** Settings of the inner stream: it is plain, whatever the file's format. */
+/** Settings of the inner stream: it is plain, whatever the file's format, and both its ends are this process. */
 export function innerSettings(settings: SettingsView): SettingsView {
-  return {
-    capability: (name) => name !== 'mapped-ram' && settings.capability(name),
-    parameter: (name) => settings.parameter(name),
-    dialect: (machineType) => settings.dialect(machineType),
-  };
+  if (!settings.capability('mapped-ram')) return settings;
+  return withChanges(settings, { capabilities: { 'mapped-ram': false, 'x-vmferry-handshake': false } });
 }
 
 /** Throws MIGRATION_UNSUPPORTED unless `address` is a file: mapped-ram has no other. */
@@ -124,11 +121,7 @@ export class CheckpointSource {
 
 /** With multifd pages do not go over the private socket: threads copy them. */
 function overOneChannel(settings: SettingsView): SettingsView {
-  return {
-    capability: (name) => name !== 'multifd' && settings.capability(name),
-    parameter: (name) => settings.parameter(name),
-    dialect: (machineType) => settings.dialect(machineType),
-  };
+  return withChanges(settings, { capabilities: { multifd: false } });
 }
 
 /** Gives the destination's RAM away as soon as there is any. */
@@ -183,6 +176,7 @@ function onlyOne(accept: (signal: AbortSignal) => Promise<Channel>): SourceListe
     next: async () => {
       throw unsupported('multifd over a single connection');
     },
+    single: true,
     close: () => {},
   };
 }

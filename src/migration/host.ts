@@ -50,6 +50,20 @@ export interface MigrationInfo {
   'x-missed-stops'?: number;
   /** Source: whether the destination has said that its devices are ready; missed: it did not, and the switchover went on without. */
   'x-switchover-ack'?: 'awaited' | 'given' | 'missed';
+  /** With x-vmferry-handshake, once the ends have shaken hands. */
+  'x-handshake'?: HandshakeInfo;
+}
+
+export interface HandshakeInfo {
+  /** Settings in which the ends differed: as each had them, and as both use them. */
+  readonly settled: readonly {
+    readonly name: string;
+    readonly value: string;
+    readonly source: string;
+    readonly destination: string;
+  }[];
+  /** What the comparison has found that need not stop the migration. */
+  readonly warnings: readonly string[];
 }
 
 export interface MigrationRamStats {

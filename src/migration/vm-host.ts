@@ -2,7 +2,7 @@ import { EventEmitter } from 'node:events';
 import { prepareThreads, THREAD_KINDS, type ThreadKind } from '../dataplane/index.ts';
 import type { DestinationMachine, RamBlock, RunState, SourceMachine } from '../machine/index.ts';
 import type { Settings, SettingsView } from '../settings/index.ts';
-import { type Address, isExposed, parseAddress, type TlsTerms } from '../transport/index.ts';
+import { type Address, isExposed, isSocketAddress, parseAddress, type TlsTerms } from '../transport/index.ts';
 import { CheckpointSide, CheckpointSource, innerSettings, requireFile } from './checkpoint-file.ts';
 import type { SourceListener } from './destination/arrivals.ts';
 import { IncomingMigration, type IncomingResult } from './destination/incoming.ts';
@@ -198,6 +198,7 @@ export class VmHost implements Host {
     return {
       accept: (signal) => listener.accept(signal),
       next: (signal) => listener.next(signal),
+      single: !isSocketAddress(listener.address),
       get refusals() {
         return listener.refusals ?? NONE_REFUSED;
       },

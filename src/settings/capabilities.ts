@@ -15,6 +15,8 @@ export interface CapabilityDeclaration {
   readonly excludes?: readonly string[];
   /** Which ends it is for; the source alone if absent. */
   readonly ends?: Ends;
+  /** How two vmferry ends of which only one has it on come together (handshake). Absent: they do not, if `ends` says that they must agree. */
+  readonly settle?: SettleCapability;
   /** QEMU calls it experimental. */
   readonly unstable?: true;
   readonly doc: string;
@@ -30,6 +32,15 @@ export interface CapabilityDeclaration {
  * - `both or none`: it has a value at both or at neither, but each its own.
  */
 export type Ends = 'destination' | 'same' | 'implied' | 'offered' | 'both or none';
+
+/**
+ * What an end was given counts more than a default: if only one of two ends was told, the other follows as far as it can. If it cannot, or was told
+ * otherwise:
+ *
+ * - `both`: it is off; what is promised of the migration stays the same.
+ * - `follow`: nothing less would be what was asked for, so the migration is refused.
+ */
+export type SettleCapability = 'both' | 'follow';
 
 const NOT_YET = 'vmferry does not implement it yet';
 
@@ -70,6 +81,7 @@ export const CAPABILITIES = {
     support: 'yes',
     excludes: ['x-ignore-shared'],
     ends: 'implied',
+    settle: 'follow',
     doc: 'Let the guest run on the destination before all of its memory is there.',
   },
   'x-colo': {
@@ -108,6 +120,7 @@ export const CAPABILITIES = {
     support: 'yes',
     excludes: ['xbzrle'],
     ends: 'same',
+    settle: 'both',
     doc: 'Send memory over several parallel channels.',
   },
   'dirty-bitmaps': {
@@ -173,6 +186,7 @@ export const CAPABILITIES = {
     support: 'yes',
     requires: ['postcopy-ram'],
     ends: 'same',
+    settle: 'both',
     doc: 'Postcopy: requested pages travel on a channel of their own.',
   },
   'switchover-ack': {
@@ -180,6 +194,7 @@ export const CAPABILITIES = {
     support: 'yes',
     requires: ['return-path'],
     ends: 'same',
+    settle: 'both',
     doc: 'Do not stop the guest before the destination says that devices are ready for it.',
   },
   'dirty-limit': {
@@ -200,7 +215,7 @@ export const CAPABILITIES = {
     support: 'yes',
     unstable: true,
     ends: 'same',
-    doc: 'Between two vmferry ends: before anything else each tells the other what it has and what is set; what does not fit is refused, all of it at once.',
+    doc: 'Between two vmferry ends: before anything else each tells the other what it has, what is set and what loading costs; differences are settled where that can be, all others are refused at once.',
   },
 } as const satisfies Readonly<Record<string, CapabilityDeclaration>>;
 

@@ -10,6 +10,7 @@ export {
   checkValue,
   expectation,
   type ParameterType,
+  type SettleParameter,
 } from './parameter-type.ts';
 export * from './parameters.ts';
 export * from './parse.ts';

@@ -64,6 +64,15 @@ export const OWN_PARAMETERS = {
   'x-handshake-timeout': longest(10_000, 'x-vmferry-handshake: longest wait for what the other end says.', {
     ends: 'offered',
   }),
+  'x-handshake-insist': {
+    type: { kind: 'bool' },
+    default: false,
+    since: 'vmferry',
+    support: 'yes',
+    unstable: true,
+    ends: 'offered',
+    doc: 'x-vmferry-handshake: what this end was given is used as it is, or the migration is refused by name; off, two ends that differ may settle at less.',
+  },
   'x-stall-timeout': longest(
     120_000,
     'Source: how long a destination may take none of a piece (at most 512 KiB) that was sent; 0 is no limit.',

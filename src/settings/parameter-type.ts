@@ -20,6 +20,15 @@ export type ParameterType =
   | { readonly kind: 'enum'; readonly values: readonly string[] }
   | { readonly kind: 'list' };
 
+/**
+ * What an end was given counts more than a default: if only one of two ends was told, the other follows as far as it can. If it cannot, or was told
+ * otherwise:
+ *
+ * - `least`: the smaller number. `unasked`: more than this an end takes only if it was told so itself.
+ * - `common`: the first of these that both take: the source's, the destination's, the default.
+ */
+export type SettleParameter = { readonly rule: 'least'; readonly unasked: number } | { readonly rule: 'common' };
+
 export interface ParameterDeclaration {
   readonly type: ParameterType;
   readonly default: number | boolean | string | readonly string[];
@@ -35,6 +44,8 @@ export interface ParameterDeclaration {
   readonly live?: true;
   /** Which ends it is for; the source alone if absent. */
   readonly ends?: Ends;
+  /** How two vmferry ends that differ come together (handshake). Absent: they do not, if `ends` says that they must agree. */
+  readonly settle?: SettleParameter;
   /** It matters only while one of these capabilities is on. */
   readonly partOf?: readonly string[];
   /** QEMU calls it experimental. */

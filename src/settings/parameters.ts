@@ -174,6 +174,7 @@ const QEMU_PARAMETERS = {
     since: '4.0',
     support: 'yes',
     ends: 'same',
+    settle: { rule: 'least', unasked: 16 },
     partOf: ['multifd'],
     doc: 'multifd: number of channels. Must be the same on both sides.',
   },
@@ -212,6 +213,7 @@ const QEMU_PARAMETERS = {
       uadk: 'vmferry has no UADK hardware',
     },
     ends: 'same',
+    settle: { rule: 'common' },
     partOf: ['multifd'],
     doc: 'multifd: compression of the channels. Must be the same on both sides.',
   },
@@ -325,4 +327,18 @@ export function isParameter(name: string): name is ParameterName {
 
 export function parameterDeclaration(name: ParameterName): ParameterDeclaration {
   return PARAMETERS[name];
+}
+
+/**
+ * Of a parameter that two ends can settle (`settle`): what an end whose own value is `value` takes if the other was given it - the largest number, or
+ * all values. Undefined: it cannot be settled.
+ */
+export function valuesTaken<N extends ParameterName>(
+  name: N,
+  value: ParameterValue<N>,
+): number | readonly string[] | undefined {
+  const { settle, type, refuses = {} } = parameterDeclaration(name);
+  if (settle === undefined) return undefined;
+  if (settle.rule === 'least') return Math.max(settle.unasked, Number(value));
+  return type.kind === 'enum' ? type.values.filter((one) => refuses[one] === undefined) : undefined;
 }

@@ -1,8 +1,8 @@
 /** docs/reference/settings.md, from the declarations. */
-import { CAPABILITY_NAMES, capabilityDeclaration } from './capabilities.ts';
+import { CAPABILITY_NAMES, capabilityDeclaration, type Ends, type SettleCapability } from './capabilities.ts';
 import { COMPAT_PROPERTIES, compatText } from './compat.ts';
 import { OBJECT_KINDS, OBJECTS, propertiesOf } from './objects.ts';
-import { expectation } from './parameter-type.ts';
+import { expectation, type SettleParameter } from './parameter-type.ts';
 import { PARAMETER_NAMES, parameterDeclaration } from './parameters.ts';
 import { WAITS, type WaitName, waitDeclaration } from './waits.ts';
 
@@ -63,6 +63,17 @@ Those marked "Live" may be changed while a migration runs and count at once.
 | --- | --- | --- | --- | --- | --- |
 ${parameters.join('\n')}
 
+## Two ends
+
+What must hold between the two ends of a migration. With \`x-vmferry-handshake\` two vmferry ends settle some differences, for that migration only: what one
+end was given (by a person or a manager) counts more than the other's default, which follows as far as it can; if it cannot, or was given something else, both
+do with what they have in common. \`query-migrate\` shows what was settled (\`x-handshake\`). An end with \`x-handshake-insist\` does not do with less than
+it was given. All other differences are refused, all at once.
+
+| name | | two vmferry ends that differ |
+| --- | --- | --- |
+${twoEnds().join('\n')}
+
 ## Waits
 
 Every wait for something outside the process. While it lasts \`query-migrate\` shows what for (\`x-waiting-for\`).
@@ -89,6 +100,35 @@ A single property is switched by hand with \`--compat NAME=VALUE\` (in QEMU \`-g
 ${properties.join('\n')}
 `;
 }
+
+function twoEnds(): readonly string[] {
+  const capabilities = CAPABILITY_NAMES.map((name) => {
+    const { ends, settle, support } = capabilityDeclaration(name);
+    return { name, ends, support, meet: settle && MEET[settle] };
+  });
+  const parameters = PARAMETER_NAMES.map((name) => {
+    const { ends, settle, support } = parameterDeclaration(name);
+    const most = settle?.rule === 'least' ? `; unasked no more than ${settle.unasked}` : '';
+    return { name, ends, support, meet: settle && `${MEET[settle.rule]}${most}` };
+  });
+  return [...capabilities, ...parameters].flatMap(({ name, ends, support, meet = 'refused' }) => {
+    const must = ends && MUST[ends];
+    return must === undefined || support !== 'yes' ? [] : [`| \`${name}\` | ${must} | ${meet} |`];
+  });
+}
+
+const MUST: { readonly [E in Ends]?: string } = {
+  same: 'the same at both',
+  implied: 'on at the destination if it is on at the source',
+  'both or none': 'set at both or at neither',
+};
+
+const MEET: Readonly<Record<SettleCapability | SettleParameter['rule'], string>> = {
+  both: 'on if both can, else off',
+  follow: 'on if the destination can, else refused',
+  least: 'the smaller number',
+  common: "the source's if both take it, else the destination's, else the default",
+};
 
 function span(since: string, removed: string | undefined): string {
   return removed === undefined ? since : `${since}, gone in ${removed}`;

@@ -4,6 +4,7 @@ import {
   type CapabilityStatus,
   capabilityDeclaration,
   findCapabilityConflict,
+  isCapability,
 } from './capabilities.ts';
 import { type CompatOverrides, type CompatProfile, compatProfile, isKnownTo, type Lifetime } from './compat.ts';
 import { settingsError } from './errors.ts';
@@ -22,7 +23,13 @@ export interface SettingsView {
   parameter<N extends ParameterName>(name: N): ParameterValue<N>;
   /** How a machine of this type is spoken of on the wire. */
   dialect(machineType: string): CompatProfile;
+  /** Somebody has set it, to whatever value; otherwise it is a default. */
+  isGiven(name: SettingName): boolean;
+  /** It could be used: vmferry has it, and so had the QEMU of the machine type. */
+  isKnown(name: SettingName): boolean;
 }
+
+export type SettingName = CapabilityName | ParameterName;
 
 export interface SettingsOptions {
   /** What the QEMU that it is named for does not know is refused. Default: all that vmferry knows may be used. */
@@ -40,7 +47,7 @@ export class Settings implements SettingsView {
   #values: ParameterValues = defaults();
   #compat: CompatOverrides;
   readonly #machineType: string | undefined;
-  readonly #touched = new Set<ParameterName>();
+  #given: ReadonlySet<SettingName> = new Set();
   readonly #followers: (() => void)[] = [];
   #locks = 0;
 
@@ -107,6 +114,7 @@ export class Settings implements SettingsView {
     }
     requirePlainMappedRam(on, this.#values);
     this.#on = on;
+    this.#give(list.map(({ capability }) => capability));
     this.#changed();
   }
 
@@ -120,7 +128,7 @@ export class Settings implements SettingsView {
       const declaration = parameterDeclaration(name);
       const { removed, hidden } = declaration;
       if (this.#stranger(declaration) !== undefined) return false;
-      return (removed === undefined && hidden === undefined) || this.#touched.has(name);
+      return (removed === undefined && hidden === undefined) || this.#given.has(name);
     });
     return Object.fromEntries(known.map((name) => [name, this.#values[name]]));
   }
@@ -152,7 +160,20 @@ export class Settings implements SettingsView {
     requirePlainMappedRam(this.#on, values);
     this.#values = values;
     this.#changed();
-    for (const name of names) this.#touched.add(name);
+    this.#give(names);
+  }
+
+  isGiven(name: SettingName): boolean {
+    return this.#given.has(name);
+  }
+
+  isKnown(name: SettingName): boolean {
+    const declaration = isCapability(name) ? capabilityDeclaration(name) : parameterDeclaration(name);
+    return declaration.support === 'yes' && this.#stranger(declaration) === undefined;
+  }
+
+  #give(names: readonly SettingName[]): void {
+    this.#given = new Set([...this.#given, ...names]);
   }
 
   /** The settings as they are now, for a migration that starts; its `live` parameters go on following this object. */
@@ -160,10 +181,13 @@ export class Settings implements SettingsView {
     const on = this.#on;
     const values = this.#values;
     const compat = this.#compat;
+    const given = this.#given;
     return {
       dialect: (machineType) => compatProfile(machineType, compat),
       capability: (name) => on.has(name),
       parameter: (name) => (parameterDeclaration(name).live === true ? this.#values[name] : values[name]),
+      isGiven: (name) => given.has(name),
+      isKnown: (name) => this.isKnown(name),
     };
   }
 
@@ -186,6 +210,23 @@ export class Settings implements SettingsView {
       held = false;
     };
   }
+}
+
+export interface SettingChanges {
+  readonly capabilities?: Partial<Record<CapabilityName, boolean>>;
+  readonly parameters?: Partial<ParameterValues>;
+}
+
+/** Those settings, but for what `changes` say. */
+export function withChanges(settings: SettingsView, changes: SettingChanges): SettingsView {
+  const { capabilities = {}, parameters = {} } = changes;
+  return {
+    capability: (name) => capabilities[name] ?? settings.capability(name),
+    parameter: (name) => (parameters as Partial<ParameterValues>)[name] ?? settings.parameter(name),
+    dialect: (machineType) => settings.dialect(machineType),
+    isGiven: (name) => settings.isGiven(name),
+    isKnown: (name) => settings.isKnown(name),
+  };
 }
 
 function defaults(): ParameterValues {

@@ -117,6 +117,7 @@ const KNOWN = [
   'query-migrate.ram.x-postcopy-ahead-mean: not in QEMU',
   'query-migrate.ram.x-postcopy-on-the-way-max: not in QEMU',
   'query-migrate.ram.x-postcopy-on-the-way-mean: not in QEMU',
+  'query-migrate.x-handshake: not in QEMU',
   'query-migrate.x-missed-stops: not in QEMU',
   'query-migrate.x-switchover-ack: not in QEMU',
   'query-migrate.x-waiting-for: not in QEMU',

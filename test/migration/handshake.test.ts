@@ -4,7 +4,7 @@ import test, { type TestContext } from 'node:test';
 import fc from 'fast-check';
 import { explain, FerryError, Reader, STARVED, Writer } from '../../src/base/index.ts';
 import { createWorkload, type WorkloadOptions } from '../../src/machine/index.ts';
-import { decodeFacts } from '../../src/migration/handshake/decode-facts.ts';
+import { decodeSaid } from '../../src/migration/handshake/decode-facts.ts';
 import { MigrationError } from '../../src/migration/index.ts';
 import type { Settings } from '../../src/settings/index.ts';
 import { decodeHandshake, encodeHandshake, HANDSHAKE_BODY_MAX, isWireError } from '../../src/wire/index.ts';
@@ -51,10 +51,14 @@ for (const capabilities of [[], ['multifd'], ['multifd', 'postcopy-ram']] as con
 
 test('all reasons at once, at both ends; the guest is not touched', async (t) => {
   const { source, destination } = await machines(t, { ram: 8 * MIB, machineType: 'workload-9.0' });
-  const ours = settings(on('multifd', 'postcopy-ram'));
+  const ours = settings((one) => {
+    on('multifd', 'postcopy-ram')(one);
+    one.setParameters({ 'multifd-channels': 4, 'multifd-compression': 'none', 'x-handshake-insist': true });
+  });
   const theirs = settings((one) => {
     on('multifd')(one);
-    one.setParameters({ 'multifd-channels': 3, 'multifd-compression': 'zlib' });
+    one.setCapabilities([{ capability: 'postcopy-ram', state: false }]);
+    one.setParameters({ 'multifd-channels': 3, 'multifd-compression': 'zlib', 'x-handshake-insist': true });
   });
   const { ended } = await moveOver({ source, destination, settings: ours, destinationSettings: theirs });
   const { source: left, destination: arrived } = await ended;
@@ -150,6 +154,7 @@ const FACTS = {
   vfio: [{ name: 'vf0', section: 'x/vfio', precopy: true, p2p: false }],
   freeMemory: 5,
 };
+const factsOf = (body: Uint8Array, stream: string) => decodeSaid(body, stream).facts;
 const bodyOf = (value: unknown) => Buffer.from(JSON.stringify(value));
 
 const WRONG: readonly [member: object, path: RegExp][] = [
@@ -164,15 +169,15 @@ const WRONG: readonly [member: object, path: RegExp][] = [
 ];
 
 test('facts come back as they went, unknown members are ignored, wrong ones are named', () => {
-  assert.deepEqual(decodeFacts(bodyOf({ ...FACTS, later: [1] }), 'x'), FACTS);
-  assert.deepEqual(decodeFacts(bodyOf({}), 'x'), {});
+  assert.deepEqual(factsOf(bodyOf({ ...FACTS, later: [1] }), 'x'), FACTS);
+  assert.deepEqual(factsOf(bodyOf({}), 'x'), {});
   for (const [member, path] of WRONG)
     assert.throws(
-      () => decodeFacts(bodyOf({ ...FACTS, ...member }), 'x'),
+      () => factsOf(bodyOf({ ...FACTS, ...member }), 'x'),
       (error) => isWireError(error) && path.test(error.message),
     );
   for (const body of [Buffer.from('{'), Buffer.from([0xff, 0xfe]), bodyOf([]), bodyOf(null), bodyOf(3)])
-    assert.throws(() => decodeFacts(body, 'x'), isWireError);
+    assert.throws(() => factsOf(body, 'x'), isWireError);
 });
 
 test('whatever JSON comes, the outcome is facts or a WireError', () => {
@@ -181,7 +186,7 @@ test('whatever JSON comes, the outcome is facts or a WireError', () => {
   fc.assert(
     fc.property(fc.dictionary(names, value), (members) => {
       try {
-        decodeFacts(bodyOf({ ...FACTS, ...members }), 'fuzz');
+        factsOf(bodyOf({ ...FACTS, ...members }), 'fuzz');
       } catch (error) {
         assert.ok(isWireError(error) && error instanceof FerryError, String(error));
       }

@@ -41,7 +41,7 @@ export function testSettings(change: (settings: Settings) => void = () => {}): S
 
 /** A listener to which one channel comes, and nobody else. */
 export function oneChannel(accept: (signal?: AbortSignal) => Promise<Channel>): SourceListener {
-  return { accept, next: () => Promise.reject(new Error('there is one channel only')), close: () => {} };
+  return { accept, next: () => Promise.reject(new Error('there is one channel only')), close: () => {}, single: true };
 }
 
 export function move(options: MoveOptions): Move {

@@ -1,7 +1,8 @@
 /**
  * Who comes to a destination. Without multifd the first is the source. With it, n + 1 connections come, in whatever order, and each says
  * by its first bytes what it is: QEVM is main (from a QEMU up to 7.2 always the first), 0x11223344 begins the initial packet of a
- * channel (qemu-wire 5.1, 5.2). Whoever says anything else, or nothing, is a stranger and is turned away.
+ * channel (qemu-wire 5.1, 5.2). Whoever says anything else, or nothing, is a stranger and is turned away. With a handshake main comes first, and how many
+ * more come is settled with it.
  */
 import { asError, Reader } from '../../base/index.ts';
 import { closeLine, type Line } from '../../native/index.ts';
@@ -19,7 +20,10 @@ import { inTime, overdue } from '../deadline.ts';
 import { MigrationError, mismatch } from '../errors.ts';
 
 /** Where a source is awaited. The migration closes it when nobody else can come. */
-export type SourceListener = Pick<Listener, 'accept' | 'next' | 'close' | 'refusals'>;
+export type SourceListener = Pick<Listener, 'accept' | 'next' | 'close' | 'refusals'> & {
+  /** Only one connection can come (fd:, exec:, file:). */
+  readonly single?: boolean;
+};
 
 /** For first bytes of a stranger: QEMU sends them right after connecting, ms. */
 const FIRST_BYTES_MS = 10_000;
@@ -34,18 +38,20 @@ export interface Arrived {
 
 export interface ArrivalsOptions {
   readonly listener: SourceListener;
-  /** 0: no multifd. */
+  /** 0: no multifd. With a handshake: as far as is known before it. */
   readonly channels: number;
   /** That the channels must announce, 16 bytes; undefined: any, but all the same. */
   readonly uuid: Uint8Array | undefined;
   readonly settings: SettingsView;
-  /** Answers the handshake with which the main channel begins; undefined: there is none. */
-  readonly greet?: ((main: Channel) => Promise<void>) | undefined;
+  /** Answers the handshake with which the main channel begins, and tells how many channels come; undefined: there is none. */
+  readonly greet?: ((main: Channel) => Promise<number>) | undefined;
   readonly signal: AbortSignal;
 }
 
 export class Arrivals {
   readonly #options: ArrivalsOptions;
+  /** Channels that come. */
+  #count: number;
   #main: Connection | undefined;
   /** The main connection, once the handshake is over. */
   #greeted: Channel | undefined;
@@ -61,17 +67,16 @@ export class Arrivals {
 
   constructor(options: ArrivalsOptions) {
     this.#options = options;
+    this.#count = options.channels;
     this.#uuid = options.uuid;
   }
 
   /** Who is still awaited, for people. */
   get waitingFor(): string {
     if (this.#greets) return WAITS.hello.what;
-    const missing = Array.from({ length: this.#options.channels }, (_, id) => id).filter(
-      (id) => !this.#channels.has(id),
-    );
+    const missing = Array.from({ length: this.#count }, (_, id) => id).filter((id) => !this.#channels.has(id));
     const awaited = [
-      ...(this.#main === undefined ? ['main'] : []),
+      ...((this.#main ?? this.#greeted) === undefined ? ['main'] : []),
       ...(missing.length === 0 ? [] : [`multifd ${missing.join(', ')}`]),
     ];
     const strangers = this.#turnedAway === 0 ? '' : `; ${this.#turnedAway} turned away that did not say so`;
@@ -85,11 +90,13 @@ export class Arrivals {
    * MIGRATION_MISMATCH, MIGRATION_DEADLINE, and then whoever has come is sent away.
    */
   async all(): Promise<Arrived> {
-    const { listener, channels, signal } = this.#options;
-    if (channels === 0) {
+    const { listener, signal } = this.#options;
+    if (this.#count === 0) {
       const main = await listener.accept(signal);
       await this.#greet(main, signal);
-      return { main, channels: [] };
+      if (this.#count === 0) return { main, channels: [] };
+      this.#greeted = main;
+      this.#awaitRest();
     }
     const over = new AbortController();
     const all = new Promise<void>((resolve, reject) => {
@@ -126,7 +133,7 @@ export class Arrivals {
   }
 
   async #look(connection: Connection): Promise<void> {
-    if (this.#unknown.size >= this.#options.channels + UNKNOWN_MAX) return this.#turnAway(connection);
+    if (this.#unknown.size >= this.#count + UNKNOWN_MAX) return this.#turnAway(connection);
     this.#unknown.add(connection);
     const timer = setTimeout(() => connection.destroy(), FIRST_BYTES_MS);
     const bytes = await connection.firstBytes(isEnough);
@@ -169,7 +176,7 @@ export class Arrivals {
     signal.addEventListener('abort', end, { once: true });
     this.#greets = true;
     try {
-      await greet(main);
+      this.#count = await greet(main);
     } catch (error) {
       // What was answered leaves first: the source is to know all reasons too.
       await inTime(main.end(), 'farewell', this.#options.settings).catch(() => {});
@@ -182,15 +189,21 @@ export class Arrivals {
   }
 
   #takeMain(connection: Connection, greets = false): void {
-    if (this.#options.greet !== undefined && !greets)
-      throw mismatch('x-vmferry-handshake', 'a handshake of the source', 'none: it is on here only');
-    if (this.#main !== undefined) throw mismatch('main channel', 'one', 'a second one');
+    if (!greets) this.#requireGreeting();
+    if ((this.#main ?? this.#greeted) !== undefined) throw mismatch('main channel', 'one', 'a second one');
     this.#main = connection;
   }
 
+  /** Nothing else comes before the handshake is over. */
+  #requireGreeting(): void {
+    if (this.#options.greet !== undefined && this.#greeted === undefined)
+      throw mismatch('x-vmferry-handshake', 'a handshake of the source', 'none: it is on here only');
+  }
+
   #takeChannel(connection: Connection, bytes: Buffer): void {
+    this.#requireGreeting();
     const reader = new Reader(bytes, `multifd ${connection.address}`, { final: true });
-    const { uuid, channel } = decodeMultifdInitial(reader, this.#options.channels);
+    const { uuid, channel } = decodeMultifdInitial(reader, this.#count);
     this.#uuid ??= uuid;
     if (Buffer.compare(this.#uuid, uuid) !== 0) {
       throw mismatch(`uuid of multifd ${channel}`, uuidText(this.#uuid), uuidText(uuid));
@@ -201,15 +214,15 @@ export class Arrivals {
 
   #taken(): void {
     const main = this.#options.greet === undefined ? this.#main : this.#greeted;
-    if (main !== undefined && this.#channels.size === this.#options.channels) this.#complete();
+    if (main !== undefined && this.#channels.size === this.#count) this.#complete();
     else this.#awaitRest();
   }
 
   #awaitRest(): void {
-    const { channels, settings } = this.#options;
+    const { settings } = this.#options;
     const deadlineMs = settings.parameter(WAITS.channels.deadline);
     this.#deadline ??= setTimeout(() => {
-      const hint = `are multifd and multifd-channels (here ${channels}) the same there?`;
+      const hint = `are multifd and multifd-channels (here ${this.#count}) the same there?`;
       this.#fail(overdue(this.waitingFor, deadlineMs, hint));
     }, deadlineMs);
   }
@@ -223,7 +236,7 @@ export class Arrivals {
   #lines(): Line[] {
     const lines: Line[] = [];
     try {
-      for (let id = 0; id < this.#options.channels; id++) lines.push(this.#channels.get(id)!.line());
+      for (let id = 0; id < this.#count; id++) lines.push(this.#channels.get(id)!.line());
       return lines;
     } catch (thrown) {
       for (const line of lines) closeLine(line);

@@ -6,7 +6,8 @@ import type { Channel } from '../../transport/index.ts';
 import type { Command, RamCounts, StreamEvent } from '../../wire/index.ts';
 import { unlessAborted } from '../deadline.ts';
 import { MigrationError, mismatch, unsupported, wrongState } from '../errors.ts';
-import { ownFacts } from '../handshake/own-facts.ts';
+import { type Agreement, agreedInfo, agreedSettings } from '../handshake/agreement.ts';
+import { impossible, ownFacts } from '../handshake/own-facts.ts';
 import { answerHandshake } from '../handshake/shake-hands.ts';
 import type { MigrationInfo, MigrationStatus } from '../host.ts';
 import { pageCompression } from '../page-compression.ts';
@@ -62,7 +63,8 @@ export interface IncomingResult {
  */
 export class IncomingMigration {
   readonly #machine: DestinationMachine;
-  readonly #settings: SettingsView;
+  /** As the process has them; after a handshake as both ends use them. */
+  #settings: SettingsView;
   readonly #options: IncomingOptions;
   readonly #state: StateMachine<MigrationStatus>;
   readonly #abort = new AbortController();
@@ -70,6 +72,8 @@ export class IncomingMigration {
   /** Loading that goes on beside the stream. */
   readonly #tasks: LoadTasks;
   #arrivals: Arrivals | undefined;
+  /** With the other end, if it has shaken hands. */
+  #agreement: Agreement | undefined;
   #channel: Channel | undefined;
   #stream: IncomingStream | undefined;
   /** With multifd, once all have come. */
@@ -116,6 +120,7 @@ export class IncomingMigration {
     const error = this.#failure ?? this.#postcopy?.pausedBy;
     if (error !== undefined) info['error-desc'] = explain(error);
     Object.assign(info, this.#postcopy?.figures);
+    if (this.#agreement !== undefined) info['x-handshake'] = agreedInfo(this.#agreement);
     const waitingFor = this.#waitsFor ?? this.#waitingFor;
     if (waitingFor !== undefined) info['x-waiting-for'] = waitingFor;
     return info;
@@ -258,23 +263,19 @@ export class IncomingMigration {
   /** All connections of the source. */
   async #arrive(): Promise<Channel> {
     const { listener, takesAnyMachine } = this.#options;
-    const multifd = this.#settings.capability('multifd');
-    const count = multifd ? this.#settings.parameter('multifd-channels') : 0;
-    prepareThreads('receive', count);
+    prepareThreads('receive', this.#channelCount);
     try {
       this.#arrivals = new Arrivals({
         listener,
-        channels: count,
+        channels: this.#channelCount,
         uuid: takesAnyMachine ? undefined : (this.#machine.uuid ?? NO_UUID),
         settings: this.#settings,
-        greet: this.#settings.capability('x-vmferry-handshake')
-          ? (main) => answerHandshake(main, ownFacts(this.#machine, this.#settings), this.#settings)
-          : undefined,
+        greet: this.#settings.capability('x-vmferry-handshake') ? (main) => this.#shakeHands(main) : undefined,
         signal: this.#abort.signal,
       });
       const { main, channels } = await this.#arrivals.all();
       this.#channel = main;
-      if (multifd) {
+      if (channels.length > 0) {
         this.#channels = new RamChannels(channels, {
           compression: pageCompression(this.#settings),
           queuedBytesMax: this.#settings.parameter('x-migration-max-queued-buffers-size'),
@@ -289,6 +290,23 @@ export class IncomingMigration {
       // A preempt channel comes last, and late.
       if (!this.#settings.capability('postcopy-preempt') || this.#channel === undefined) listener.close();
     }
+  }
+
+  /** Of parallel channels. */
+  get #channelCount(): number {
+    return this.#settings.capability('multifd') ? this.#settings.parameter('multifd-channels') : 0;
+  }
+
+  /** Returns how many parallel channels come. */
+  async #shakeHands(main: Channel): Promise<number> {
+    const machine = this.#machine;
+    const settings = this.#settings;
+    const moreConnections = this.#options.listener.single !== true;
+    const cannot = impossible({ moreConnections, multifd: true, postcopy: machine.missingRam !== undefined });
+    this.#agreement = await answerHandshake(main, ownFacts(machine, settings, cannot), settings);
+    this.#settings = agreedSettings(settings, this.#agreement);
+    prepareThreads('receive', this.#channelCount);
+    return this.#channelCount;
   }
 
   async #load(channel: Channel): Promise<void> {

@@ -14,10 +14,16 @@ export interface EndFacts {
   readonly machineType?: string;
   /** Text form; absent also if the machine has none. */
   readonly uuid?: string;
-  /** Those it knows, and whether they are on. */
+  /** Version of the handshake that it speaks; absent: the two ends shake no hands. */
+  readonly handshake?: number;
+  /** Those it knows and could use here, and whether they are on. */
   readonly capabilities?: Readonly<Record<string, boolean>>;
   /** Those it knows. */
   readonly parameters?: Readonly<Record<string, unknown>>;
+  /** Settings that it was given; all others are as by default. */
+  readonly given?: readonly string[];
+  /** Of parameters that can be settled, what it takes if the other end has given it: the largest number, or all values. */
+  readonly takes?: Readonly<Record<string, number | readonly string[]>>;
   readonly ram?: readonly BlockFacts[];
   readonly cpus?: CpuFacts;
   /** Number of plugged devices by type: virtio-net-pci ... */

@@ -1,4 +1,5 @@
 import type { EndFacts } from './facts.ts';
+import type { Settlement } from './settle.ts';
 
 /** `fail`: the migration would not end well. `warn`: it may, or the guest may notice. */
 export type Verdict = 'pass' | 'warn' | 'fail';
@@ -14,11 +15,11 @@ export interface Finding extends Judgement {
   readonly rule: string;
 }
 
-/** From the facts of both ends to judgements; none if the rule has nothing to say about them. Pure. */
+/** From the facts of both ends, with what is settled, to judgements; none if the rule has nothing to say about them. Pure. */
 export interface Rule {
   readonly name: string;
   readonly doc: string;
-  readonly judge: (source: EndFacts, destination: EndFacts) => readonly Judgement[];
+  readonly judge: (source: EndFacts, destination: EndFacts, settled: readonly Settlement[]) => readonly Judgement[];
 }
 
 export const pass = (reason: string): Judgement => ({ verdict: 'pass', reason });
@@ -29,7 +30,7 @@ export const fail = (reason: string): Judgement => ({ verdict: 'fail', reason })
 export function about<T>(
   pick: (facts: EndFacts) => T | undefined,
   judge: (source: T, destination: T, ends: { source: EndFacts; destination: EndFacts }) => readonly Judgement[],
-): Rule['judge'] {
+): (source: EndFacts, destination: EndFacts) => readonly Judgement[] {
   return (source, destination) => {
     const [here, there] = [pick(source), pick(destination)];
     if (here !== undefined && there !== undefined) return judge(here, there, { source, destination });

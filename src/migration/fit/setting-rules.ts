@@ -9,6 +9,7 @@ import {
 } from '../../settings/index.ts';
 import type { EndFacts } from './facts.ts';
 import { about, fail, type Judgement, pass, programOf, type Rule, warn } from './rule.ts';
+import { matters, type Settlement, settingText } from './settle.ts';
 
 const capabilities: Rule = {
   name: 'capabilities',
@@ -72,25 +73,37 @@ const parameters: Rule = {
   ),
 };
 
-function matters(name: ParameterName, { capabilities = {} }: EndFacts): boolean {
-  const { partOf } = parameterDeclaration(name);
-  return partOf === undefined || partOf.some((capability) => capabilities[capability] === true);
-}
-
 function judgeParameter(name: ParameterName, source: unknown, destination: unknown): Judgement | undefined {
   const { ends, default: initial } = parameterDeclaration(name);
   // An end that does not know it does what its default says.
   const [here, there] = [source ?? initial, destination ?? initial];
-  const difference = `${name} is ${text(here)} at the source, ${text(there)} at the destination`;
+  const difference = `${name} is ${settingText(here)} at the source, ${settingText(there)} at the destination`;
   if (ends === 'same') return here === there ? undefined : fail(difference);
   if (ends === 'both or none') return (here === '') === (there === '') ? undefined : fail(difference);
   return undefined;
 }
 
-const text = (value: unknown) => (value === '' ? 'not set' : String(value));
+const settled: Rule = {
+  name: 'settled',
+  doc: 'Settings in which two vmferry ends differ and that they settle between them, unless one insists on what it was given.',
+  judge: (source, destination, found) => found.map((one) => judgeSettled(one, { source, destination })),
+};
+
+function judgeSettled(settlement: Settlement, ends: Record<'source' | 'destination', EndFacts>): Judgement {
+  const { name, value } = settlement;
+  const difference = `${name} is ${settingText(settlement.source)} at the source, ${settingText(settlement.destination)} at the destination`;
+  const insists = (['source', 'destination'] as const).filter((end) => {
+    const { parameters = {}, given = [] } = ends[end];
+    return parameters['x-handshake-insist'] === true && given.includes(name) && settlement[end] !== value;
+  });
+  if (insists.length === 0) return warn(`${difference}: settled at ${settingText(value)}`);
+  return fail(
+    `${difference}: the ${insists.join(' and the ')} insists (x-handshake-insist), else it would be ${settingText(value)}`,
+  );
+}
 
 function orPass(found: readonly Judgement[], otherwise: string): readonly Judgement[] {
   return found.length > 0 ? found : [pass(otherwise)];
 }
 
-export const SETTING_RULES: readonly Rule[] = [capabilities, parameters];
+export const SETTING_RULES: readonly Rule[] = [settled, capabilities, parameters];

@@ -1,16 +1,23 @@
-/** The facts of an end as the handshake carries them: nothing of the other end is believed before its shape and its bounds are checked. */
+/** What an end says in the handshake: nothing of the other end is believed before its shape and its bounds are checked. */
 import { unexpected } from '../../wire/index.ts';
-import type { BlockFacts, EndFacts, VfioFacts } from '../fit/index.ts';
+import type { BlockFacts, EndFacts, SettingValue, VfioFacts } from '../fit/index.ts';
 
 /** Names, and texts of any kind, characters. */
 const TEXT_MAX = 255;
 /** Entries of a list, or members of an object. */
 const COUNT_MAX = 4096;
 
+/** The body of a frame: the facts of who says it, and more members. */
+export interface Said {
+  readonly facts: EndFacts;
+  /** Of the destination: settings by name, as both are to use them. */
+  readonly settled?: Readonly<Record<string, SettingValue>> | undefined;
+}
+
 type Check<T> = (value: unknown, path: string) => T;
 
 /** Throws WireError: which member is not what it should be. Members that this version does not know are ignored. */
-export function decodeFacts(body: Uint8Array, stream: string): EndFacts {
+export function decodeSaid(body: Uint8Array, stream: string): Said {
   const fail = (path: string, expected: string, found: unknown): never => {
     throw unexpected(
       { stream },
@@ -45,7 +52,9 @@ export function decodeFacts(body: Uint8Array, stream: string): EndFacts {
       Object.fromEntries(
         Object.entries(record(value, path)).map(([name, one]) => [text(name, path), check(one, `${path}.${name}`)]),
       );
-  const scalar: Check<string | number | boolean> = (value, path) =>
+  const takes: Check<number | readonly string[]> = (value, path) =>
+    typeof value === 'number' ? size(value, path) : listOf(text)(value, path);
+  const scalar: Check<SettingValue> = (value, path) =>
     typeof value === 'number' && Number.isFinite(value)
       ? value
       : typeof value === 'boolean'
@@ -70,18 +79,25 @@ export function decodeFacts(body: Uint8Array, stream: string): EndFacts {
     };
   };
   const members = record(parse(body, fail), 'body');
+  const { settled } = members;
   const known: { readonly [N in keyof EndFacts]?: Check<EndFacts[N]> } = {
+    handshake: size,
     runState: text,
     machineType: text,
     uuid: text,
     capabilities: mapOf(flag),
     parameters: mapOf(scalar),
+    given: listOf(text),
+    takes: mapOf(takes),
     ram: listOf(block),
     vfio: listOf(device),
     freeMemory: size,
   };
   const found = Object.entries(known).filter(([name]) => members[name] !== undefined);
-  return Object.fromEntries(found.map(([name, check]) => [name, (check as Check<unknown>)(members[name], name)]));
+  return {
+    facts: Object.fromEntries(found.map(([name, check]) => [name, (check as Check<unknown>)(members[name], name)])),
+    ...(settled === undefined ? {} : { settled: mapOf(scalar)(settled, 'settled') }),
+  };
 }
 
 function parse(body: Uint8Array, fail: (path: string, expected: string, found: unknown) => never): unknown {

@@ -1,7 +1,7 @@
 /**
- * Capability x-vmferry-handshake: one frame each way on the main channel, before the stream begins and before other channels are made. Both ends
- * judge the same facts by the same rules, so both know how it ends; each refuses with all reasons. Only who knows that the other end is vmferry
- * says hello (`vmferry migrate` asks both): a QEMU never meets it.
+ * Capability x-vmferry-handshake: one frame each way on the main channel, before the stream begins and before other channels are made. Each tells what
+ * it has; the destination settles what differs, in its answer, and both judge the rest by the same rules; each refuses with all reasons. Only who
+ * knows that the other end is vmferry says hello (`vmferry migrate` asks both): a QEMU never meets it.
  */
 import { asError, FerryError, STARVED, Writer } from '../../base/index.ts';
 import type { SettingsView } from '../../settings/index.ts';
@@ -15,37 +15,44 @@ import {
 } from '../../wire/index.ts';
 import { inTime } from '../deadline.ts';
 import { MigrationError } from '../errors.ts';
-import { compareEnds, type EndFacts } from '../fit/index.ts';
-import { decodeFacts } from './decode-facts.ts';
+import { acceptSettled, compareEnds, type EndFacts, type Finding, settle, settles } from '../fit/index.ts';
+import type { Agreement } from './agreement.ts';
+import { decodeSaid, type Said } from './decode-facts.ts';
 
 /** The source's part. Throws MIGRATION_ENDS_DIFFER, MIGRATION_DEADLINE, MIGRATION_PEER_GONE, WireError, TransportError. */
-export async function offerHandshake(channel: Channel, own: EndFacts, settings: SettingsView): Promise<void> {
-  await inTime(say(channel, 'hello', own), 'handshake', settings);
-  requireFit(own, await inTime(hear(channel, 'answer'), 'handshake', settings));
+export async function offerHandshake(channel: Channel, own: EndFacts, settings: SettingsView): Promise<Agreement> {
+  await inTime(say(channel, 'hello', { facts: own }), 'handshake', settings);
+  const { facts: peer, settled: told = {} } = await inTime(hear(channel, 'answer'), 'handshake', settings);
+  const { settled, refused } = acceptSettled(own, peer, settles(peer) ? told : {});
+  return { peer, settled, warnings: requireFit(compareEnds(own, peer, settled), refused) };
 }
 
 /** The destination's part. Throws as the source's; its answer has left then all the same. */
-export async function answerHandshake(channel: Channel, own: EndFacts, settings: SettingsView): Promise<void> {
-  const source = await inTime(hear(channel, 'hello'), 'hello', settings);
-  await inTime(say(channel, 'answer', own), 'hello', settings);
-  requireFit(source, own);
+export async function answerHandshake(channel: Channel, own: EndFacts, settings: SettingsView): Promise<Agreement> {
+  const { facts: peer } = await inTime(hear(channel, 'hello'), 'hello', settings);
+  const settled = settle(peer, own);
+  const told = Object.fromEntries(settled.map(({ name, value }) => [name, value]));
+  await inTime(say(channel, 'answer', { facts: own, settled: told }), 'hello', settings);
+  return { peer, settled, warnings: requireFit(compareEnds(peer, own, settled), []) };
 }
 
-function requireFit(source: EndFacts, destination: EndFacts): void {
-  const failed = compareEnds(source, destination).filter(({ verdict }) => verdict === 'fail');
-  if (failed.length === 0) return;
-  const reasons = failed.map(({ rule, reason }) => `${rule}: ${reason}`);
+/** Returns what is no reason to refuse. */
+function requireFit(findings: readonly Finding[], refused: readonly string[]): readonly string[] {
+  const reasonsOf = (verdict: Finding['verdict']) =>
+    findings.filter((one) => one.verdict === verdict).map(({ rule, reason }) => `${rule}: ${reason}`);
+  const reasons = [...refused, ...reasonsOf('fail')];
+  if (reasons.length === 0) return reasonsOf('warn');
   const message = `the two ends do not fit: ${reasons.join('; ')}`;
   throw new MigrationError({ code: 'MIGRATION_ENDS_DIFFER', reasons }, message);
 }
 
-async function say(channel: Channel, kind: HandshakeFrame['kind'], facts: EndFacts): Promise<void> {
+async function say(channel: Channel, kind: HandshakeFrame['kind'], { facts, settled }: Said): Promise<void> {
   const writer = new Writer(1024);
-  encodeHandshake(writer, { kind, body: Buffer.from(JSON.stringify(facts)) });
+  encodeHandshake(writer, { kind, body: Buffer.from(JSON.stringify({ ...facts, settled })) });
   await channel.write(Uint8Array.from(writer.bytes()));
 }
 
-async function hear(channel: Channel, kind: HandshakeFrame['kind']): Promise<EndFacts> {
+async function hear(channel: Channel, kind: HandshakeFrame['kind']): Promise<Said> {
   const input = new StreamInput(`${channel.label} (handshake)`, { bytesMax: 2 * HANDSHAKE_BODY_MAX });
   const { reader } = input;
   for (;;) {
@@ -53,7 +60,7 @@ async function hear(channel: Channel, kind: HandshakeFrame['kind']): Promise<End
     try {
       const { body } = decodeHandshake(reader, kind);
       if (reader.available > 0) throw gone(channel, `said ${reader.available} bytes behind its ${kind}`);
-      return decodeFacts(body, reader.stream);
+      return decodeSaid(body, reader.stream);
     } catch (thrown) {
       if (thrown !== STARVED) throw named(asError(thrown), kind);
       reader.pos = mark;

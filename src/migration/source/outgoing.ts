@@ -5,7 +5,8 @@ import { type CompatProfile, type SettingsView, type TimedWait, WAITS } from '..
 import type { Address, Channel } from '../../transport/index.ts';
 import { inTime } from '../deadline.ts';
 import { isNeverStarted, MigrationError, unsupported, wrongState } from '../errors.ts';
-import { ownFacts } from '../handshake/own-facts.ts';
+import { type Agreement, agreedInfo, agreedSettings } from '../handshake/agreement.ts';
+import { impossible, ownFacts } from '../handshake/own-facts.ts';
 import { offerHandshake } from '../handshake/shake-hands.ts';
 import type { MigrationInfo, MigrationStatus } from '../host.ts';
 import { beginPostcopy, connectPreemptEarly, requirePostcopy } from '../postcopy/source/begin.ts';
@@ -72,7 +73,10 @@ export type OutgoingResult =
  */
 export class OutgoingMigration {
   readonly #machine: SourceMachine;
-  readonly #settings: SettingsView;
+  /** As the process has them; after a handshake as both ends use them. */
+  #settings: SettingsView;
+  /** With the other end, if it has shaken hands. */
+  #agreement: Agreement | undefined;
   readonly #options: OutgoingOptions;
   readonly #observer: OutgoingObserver;
   readonly #state: StateMachine<MigrationStatus>;
@@ -110,6 +114,7 @@ export class OutgoingMigration {
     if (this.#settings.capability('xbzrle') && this.status !== 'setup') {
       info['xbzrle-cache'] = this.#statistics.xbzrle(this.#settings.parameter('xbzrle-cache-size'));
     }
+    if (this.#agreement !== undefined) info['x-handshake'] = agreedInfo(this.#agreement);
     const error = this.#failure ?? this.#postcopy?.pausedBy;
     if (error !== undefined) info['error-desc'] = explain(error);
     const stalls = this.#postcopy?.stalls ?? this.#stalls;
@@ -188,12 +193,14 @@ export class OutgoingMigration {
 
   async #migrate(): Promise<void> {
     const { dial } = this.#options;
-    const more = this.#moreChannels();
+    // Before anybody is asked to take a connection.
+    this.#moreChannels();
     this.#waitingFor = WAITS.connection.what;
     const main = await this.#options.connect(this.#abort.signal);
     if (this.#settings.capability('x-vmferry-handshake')) await this.#shakeHands(main);
     this.#waitingFor = undefined;
     const run = this.#begin(main);
+    const more = this.#moreChannels();
     if (this.#settings.capability('postcopy-ram')) requirePostcopy(run, dial);
     let confirmation: Confirmation;
     let postcopy: PostcopySource | undefined;
@@ -222,7 +229,17 @@ export class OutgoingMigration {
     try {
       if (!this.#options.returnPath(main))
         throw unsupported('x-vmferry-handshake over a channel on which nobody can answer');
-      await offerHandshake(main, ownFacts(this.#machine, this.#settings), this.#settings);
+      const machine = this.#machine;
+      const settings = this.#settings;
+      const { multifdWithPostcopy } = settings.dialect(machine.machineType);
+      const cannot = impossible({
+        moreConnections: this.#options.dial !== undefined,
+        multifd: multifdWithPostcopy || !settings.capability('postcopy-ram'),
+        postcopy: machine.iterables.length === 0 && (multifdWithPostcopy || !settings.capability('multifd')),
+      });
+      this.#agreement = await offerHandshake(main, ownFacts(machine, settings, cannot), settings);
+      this.#settings = agreedSettings(settings, this.#agreement);
+      if (!this.#settings.capability('multifd')) prepareThreads(this.#threadKind, 0);
     } catch (error) {
       main.destroy(asError(error));
       throw error;

@@ -56,6 +56,18 @@ export interface MachineDevice extends SectionName {
   /** Part of its state is read, or loaded, while it runs at the source. */
   readonly precopy: boolean;
   readonly p2p: boolean;
+  /** A part of that state prepares the device at the destination (switchover-ack). */
+  readonly initialData: boolean;
+  /** It can be asked to stop within a given time. */
+  readonly deadlines: boolean;
+}
+
+/** What moving a device takes, as far as is known of it now. */
+export interface DeviceFigures extends SectionName {
+  /** That it would save if it were stopped now; undefined: it cannot tell. */
+  readonly stateBytes: number | undefined;
+  /** To load it, and no other, at this side. */
+  readonly load: LoadCost;
 }
 
 /** What a machine has that the engine may send. All of it is called on the event loop; only what returns a promise may wait. */
@@ -90,8 +102,10 @@ export interface SourceMachine extends PageSource {
    * runs, and its iterables go on, as before. Throws what `stop` throws, and when there is no way back. Absent: nothing in it is ever late.
    */
   stopWithin?(state: RunState, deadlineMs: number): Promise<Error | undefined>;
-  /** As it is now. Absent: nothing to speak of. */
-  switchoverCost?(): Promise<SwitchoverCost>;
+  /** As it is now, at a destination that loads in this order. Absent: nothing to speak of. */
+  switchoverCost?(order: LoadOrder): Promise<SwitchoverCost>;
+  /** Of its devices. */
+  deviceFigures?(): Promise<readonly DeviceFigures[]>;
   /** Runs again after `stop`. */
   resume(): Promise<void>;
   /** Moves a stopped machine to another stopped state (finish-migrate -> postmigrate). */
@@ -144,6 +158,16 @@ export interface SwitchoverCost {
   /** At a destination like this side. */
   readonly load: LoadCost;
 }
+
+/**
+ * Which devices of a machine load their state and their configurations at the same time:
+ *
+ *     parallel           all; those that need the machine lock load their configurations one after the other
+ *     after-iterables    likewise, but no configuration before the state of all devices
+ *     serial             state all at once, configurations one after the other
+ *     in line            one device after the other
+ */
+export type LoadOrder = 'parallel' | 'after-iterables' | 'serial' | 'in line';
 
 /** What it takes to load the devices of a machine. */
 export interface LoadCost {
@@ -311,7 +335,11 @@ export interface DestinationMachine {
   /** Devices whose state may come on parallel channels. */
   readonly besideDevices?: readonly SectionName[];
   /** What is still to be done here once everything has come, as it looks now. Absent: nothing to speak of. */
-  loadCost?(): Promise<LoadCost>;
+  loadCost?(order: LoadOrder): Promise<LoadCost>;
+  /** Of its devices. */
+  deviceFigures?(): Promise<readonly DeviceFigures[]>;
+  /** Where its RAM goes to a file: bytes that the file system has left. Throws what asking it throws. */
+  freeSpace?(): Promise<number>;
   /** Devices that prepare themselves when their initial data comes: the source had better wait for them (switchover-ack). */
   readonly switchoverAckNeeded?: readonly SectionName[];
   /** The guest has stopped at the source (SWITCHOVER_START): the device's state comes from there, if it does not come in the stream. */

@@ -4,7 +4,16 @@
  *
  *   node .build/.../test/fuzz/wire.fuzz.js [seed] [iterations]
  */
-import { isWireError, type RamSink, ReturnPathDecoder, StreamInput, StreamParser } from '../../src/wire/index.ts';
+import { STARVED, Writer } from '../../src/base/index.ts';
+import {
+  decodeHandshake,
+  encodeHandshake,
+  isWireError,
+  type RamSink,
+  ReturnPathDecoder,
+  StreamInput,
+  StreamParser,
+} from '../../src/wire/index.ts';
 import { mappedRamSample, postcopySample, precopySample } from '../wire/samples.ts';
 import { chunks, fixture, PAGE } from '../wire/streams.ts';
 import { damage, generator } from './damage.ts';
@@ -87,6 +96,30 @@ function parseReturnPath(bytes: Buffer, cuts: Iterable<number>): string {
   return outcome.join('\n');
 }
 
+/** Of the first frame; what is behind it is nobody's. */
+function parseHandshake(bytes: Buffer, cuts: Iterable<number>): string {
+  const input = new StreamInput('fuzz');
+  const { reader } = input;
+  for (const chunk of chunks(bytes, cuts)) {
+    input.add(chunk);
+    const mark = reader.pos;
+    try {
+      return `hello of ${decodeHandshake(reader, 'hello').body.length}`;
+    } catch (thrown) {
+      if (thrown !== STARVED) throw thrown;
+      reader.pos = mark;
+    }
+    input.release();
+  }
+  return 'no end';
+}
+
+function handshakeSample(): Buffer {
+  const writer = new Writer(64);
+  encodeHandshake(writer, { kind: 'hello', body: Buffer.from(JSON.stringify({ handshake: 2, runState: 'running' })) });
+  return Buffer.from(writer.bytes());
+}
+
 /** The parse, or the fault that ended it; all other errors go up. */
 function outcomeOf(parse: () => string): string {
   try {
@@ -105,6 +138,7 @@ const SUBJECTS: readonly { readonly bytes: Buffer; parse(bytes: Buffer, cuts: It
   { bytes: fixture('postcopy-11.1'), parse: parseStream },
   { bytes: fixture('xbzrle-10.0').subarray(0, 400_000), parse: parseStream },
   { bytes: fixture('postcopy-10.0.recovery.return-path'), parse: parseReturnPath },
+  { bytes: handshakeSample(), parse: parseHandshake },
 ];
 
 /** Each round: one stream damaged, parsed whole and in pieces; both must end the same way. */

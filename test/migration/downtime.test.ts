@@ -109,7 +109,26 @@ test('devices load together, those under the machine lock one after the other', 
     [[LOCKED, LOCKED, { ...LOCKED, allocationMs: 100 }], 314, 1_000],
     [[EASY, { ...EASY, figures: { ...EASY.figures, bytesPerMs: 10 } }], 74, 10],
   ];
-  for (const [devices, ms, bytesPerMs] of cases) assert.deepEqual(loadCostOf(devices), { ms, bytesPerMs });
+  for (const [devices, ms, bytesPerMs] of cases) assert.deepEqual(loadCostOf(devices, 'parallel'), { ms, bytesPerMs });
+});
+
+test('in other orders it takes as long as that order takes', () => {
+  const devices = [EASY, LOCKED, { ...LOCKED, allocationMs: 100 }];
+  for (const [order, ms] of [
+    ['parallel', 104 + 2 * 70],
+    ['after-iterables', 104 + 2 * 70],
+    ['serial', 104 + 3 * 70],
+    ['in line', 3 * 74 + 100],
+  ] as const)
+    assert.equal(loadCostOf(devices, order).ms, ms, order);
+  assert.equal(
+    loadCostOf([EASY, { ...EASY, allocationMs: 100, figures: { ...EASY.figures, configMs: 0 } }], 'parallel').ms,
+    104,
+  );
+  assert.equal(
+    loadCostOf([EASY, { ...EASY, allocationMs: 100, figures: { ...EASY.figures, configMs: 0 } }], 'after-iterables').ms,
+    174,
+  );
 });
 
 test('what loading costs is told by the numbers of PONGs, and means nothing else', () => {

@@ -7,6 +7,8 @@ const RAM = { name: 'pc.ram', used: 256, max: 256, pageSize: 4096 };
 const TABLES = { name: 'acpi/tables', used: 32, max: 512, pageSize: 4096 };
 const VF = { name: 'vf0', section: '0000:00:04.0/vfio', precopy: true, p2p: true };
 
+const LIMITS = { packetBytes: 10, bufferBytes: 10, blocks: 10 };
+
 const SOURCE: EndFacts = {
   program: { name: 'QEMU 10.0.2', version: '10.0' },
   runState: 'running',
@@ -104,6 +106,41 @@ const CASES: readonly Case[] = [
   { rule: 'host memory', finds: 'silent' },
   { rule: 'host memory', destination: { freeMemory: 288 }, finds: 'pass' },
   { rule: 'host memory', destination: { freeMemory: 287 }, finds: ['warn', /287 bytes free .* 288/] },
+  { rule: 'host disk', finds: 'silent' },
+  { rule: 'host disk', destination: { freeDisk: 288 }, finds: 'pass' },
+  { rule: 'host disk', destination: { freeDisk: 287 }, finds: ['fail', /287 bytes free .* 288/] },
+  {
+    rule: 'host disk',
+    source: { vfio: [{ ...VF, stateBytes: 12 }] },
+    destination: { freeDisk: 299 },
+    finds: ['fail', /299 bytes free .* 300/],
+  },
+  { rule: 'limits', finds: 'silent' },
+  { rule: 'limits', source: { limits: LIMITS }, destination: { limits: LIMITS }, finds: 'pass' },
+  {
+    rule: 'limits',
+    source: { limits: LIMITS },
+    destination: { limits: { ...LIMITS, blocks: 1 } },
+    finds: ['fail', /blocks of RAM: the source sends 2, the destination takes 1/],
+  },
+  {
+    rule: 'limits',
+    source: { limits: LIMITS },
+    destination: { limits: { ...LIMITS, packetBytes: 1, bufferBytes: 1 } },
+    finds: 'pass',
+  },
+  {
+    rule: 'limits',
+    source: { limits: LIMITS, ...on('multifd') },
+    destination: { limits: { ...LIMITS, packetBytes: 9 } },
+    finds: ['fail', /multifd packet: the source sends 10, the destination takes 9/],
+  },
+  {
+    rule: 'limits',
+    source: { limits: LIMITS, ...on('multifd') },
+    destination: { limits: { ...LIMITS, bufferBytes: 9 } },
+    finds: ['fail', /buffer of device state: the source sends 10, the destination takes 9/],
+  },
   { rule: 'settled', finds: 'silent' },
   { rule: 'settled', source: on('multifd'), finds: 'silent' },
   {
@@ -189,7 +226,34 @@ const CASES: readonly Case[] = [
     rule: 'vfio',
     source: on('switchover-ack'),
     destination: { vfio: [{ ...VF, precopy: false }] },
-    finds: ['fail', /vf0 .* PRE_COPY at the source only/],
+    finds: ['warn', /vf0 .* initial data at the source only: switchover-ack does not wait for it/],
+  },
+  {
+    rule: 'vfio',
+    source: { ...on('switchover-ack'), vfio: [{ ...VF, initialData: false }] },
+    destination: { vfio: [{ ...VF, initialData: true }] },
+    finds: ['warn', /vf0 .* initial data at the destination only/],
+  },
+  {
+    rule: 'vfio',
+    source: { ...on('switchover-ack'), vfio: [{ ...VF, initialData: false }] },
+    destination: { vfio: [{ ...VF, precopy: false, initialData: false }] },
+    finds: 'pass',
+  },
+  { rule: 'vfio', destination: { vfio: [{ ...VF, instance: 1 }] }, finds: ['fail', /vf0 .* source only/] },
+  { rule: 'downtime', finds: 'silent' },
+  { rule: 'downtime', destination: { load: { ms: 100 } }, finds: 'silent' },
+  {
+    rule: 'downtime',
+    source: { stopMs: 100, parameters: { 'downtime-limit': 300 } },
+    destination: { load: { ms: 200 } },
+    finds: 'pass',
+  },
+  {
+    rule: 'downtime',
+    source: { stopMs: 100, parameters: { 'downtime-limit': 300 } },
+    destination: { load: { ms: 200.5 } },
+    finds: ['warn', /301 ms .* downtime-limit is 300 ms/],
   },
 ];
 

@@ -4,7 +4,7 @@ import test, { type TestContext } from 'node:test';
 import fc from 'fast-check';
 import { explain } from '../../src/base/index.ts';
 import { createWorkload } from '../../src/machine/index.ts';
-import { impossible, ownFacts } from '../../src/migration/handshake/own-facts.ts';
+import { impossible, settingFacts } from '../../src/migration/handshake/own-facts.ts';
 import {
   acceptSettled,
   compareEnds,
@@ -30,7 +30,6 @@ import { testSettings } from '../support/move.ts';
 import { moveOver } from '../support/move-over.ts';
 
 const MIB = 1024 * 1024;
-const MACHINE = { machineType: 'workload-11.1', uuid: undefined, ram: [], devices: [], runState: 'running' } as const;
 
 /** `a=on b=3`; nothing else is given. */
 function settingsOf(text: string, machineType?: string): Settings {
@@ -50,8 +49,8 @@ interface End {
   readonly handshake?: number;
 }
 
-function factsOf({ given = '', machineType, cannot, handshake }: End): EndFacts {
-  const facts = ownFacts(MACHINE, settingsOf(given, machineType), cannot);
+function factsOf({ given = '', machineType, cannot = new Set(), handshake }: End): EndFacts {
+  const facts = settingFacts(settingsOf(given, machineType), cannot);
   return handshake === undefined ? facts : { ...facts, handshake };
 }
 
@@ -239,7 +238,7 @@ const cannots = fc.constantFrom(ONE_CONNECTION, WHOLE_RAM, new Set<CapabilityNam
 test('whatever the two ends were given: what is settled both can do, and nothing that can be settled is left', () => {
   fc.assert(
     fc.property(anySettings, anySettings, cannots, cannots, (a, b, cannotA, cannotB) => {
-      const [source, destination] = [ownFacts(MACHINE, a, cannotA), ownFacts(MACHINE, b, cannotB)];
+      const [source, destination] = [settingFacts(a, cannotA), settingFacts(b, cannotB)];
       const settled = settle(source, destination);
       const told = Object.fromEntries(settled.map(({ name, value }) => [name, value]));
       assert.deepEqual(acceptSettled(source, destination, told), { settled, refused: [] });

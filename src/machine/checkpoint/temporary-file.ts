@@ -56,12 +56,17 @@ export class TemporaryFile {
     await readAt(this.#opened, this.#path, position, into);
   }
 
-  /** Throws CHECKPOINT_SPACE if the file system has not so many bytes left. */
-  async requireSpace(needed: number): Promise<void> {
+  /** Bytes that the file system has left. */
+  async freeSpace(): Promise<number> {
     const { bavail, bsize } = await statfs(dirname(this.#target)).catch((error) => {
       throw ioError(this.#path, 'ask for free space', error);
     });
-    const free = bavail * bsize;
+    return bavail * bsize;
+  }
+
+  /** Throws CHECKPOINT_SPACE if the file system has not so many bytes left. */
+  async requireSpace(needed: number): Promise<void> {
+    const free = await this.freeSpace();
     if (free >= needed) return;
     throw checkpointError(
       { code: 'CHECKPOINT_SPACE', path: this.#path, needed, free },

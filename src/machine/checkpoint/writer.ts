@@ -94,6 +94,12 @@ export class CheckpointWriter implements DestinationMachine {
     return this.#file.open();
   }
 
+  /** Bytes that the file system has left. Throws CHECKPOINT_PATH, CHECKPOINT_IO. */
+  async freeSpace(): Promise<number> {
+    await this.#file.open();
+    return await this.#file.freeSpace();
+  }
+
   async configure(configuration: Configuration): Promise<void> {
     await this.#file.open();
     this.#configuration = configuration;

@@ -1,13 +1,13 @@
 import { asError, explain, nowMs, StateMachine, unreachable } from '../../base/index.ts';
 import { type ChannelInfo, prepareThreads } from '../../dataplane/index.ts';
-import type { DestinationMachine, IncomingRam } from '../../machine/index.ts';
+import type { DestinationMachine, IncomingRam, LoadOrder } from '../../machine/index.ts';
 import { isVersionBefore, machineVersion, type SettingsView, WAITS } from '../../settings/index.ts';
 import type { Channel } from '../../transport/index.ts';
 import type { Command, RamCounts, StreamEvent } from '../../wire/index.ts';
 import { unlessAborted } from '../deadline.ts';
 import { MigrationError, mismatch, unsupported, wrongState } from '../errors.ts';
 import { type Agreement, agreedInfo, agreedSettings } from '../handshake/agreement.ts';
-import { impossible, ownFacts } from '../handshake/own-facts.ts';
+import { destinationFacts, impossible } from '../handshake/own-facts.ts';
 import { answerHandshake } from '../handshake/shake-hands.ts';
 import type { MigrationInfo, MigrationStatus } from '../host.ts';
 import { pageCompression } from '../page-compression.ts';
@@ -303,7 +303,8 @@ export class IncomingMigration {
     const settings = this.#settings;
     const moreConnections = this.#options.listener.single !== true;
     const cannot = impossible({ moreConnections, multifd: true, postcopy: machine.missingRam !== undefined });
-    this.#agreement = await answerHandshake(main, ownFacts(machine, settings, cannot), settings);
+    const own = await destinationFacts(machine, settings, cannot, this.#loadOrder);
+    this.#agreement = await answerHandshake(main, own, settings);
     this.#settings = agreedSettings(settings, this.#agreement);
     prepareThreads('receive', this.#channelCount);
     return this.#channelCount;
@@ -450,18 +451,24 @@ export class IncomingMigration {
     // One at a time: a source that asks and asks is not read any further.
     await this.#loadCostTold;
     const tell = async () => {
-      const cost = await this.#machine.loadCost?.();
+      const cost = await this.#machine.loadCost?.(this.#loadOrder);
       const words = cost === undefined ? [] : loadCostWords(cost);
       for (const value of [...words, PING_LOAD_COST]) await answer(channel, { type: 'PONG', value });
     };
     this.#loadCostTold = tell().catch(() => {});
   }
 
+  /** In which devices are loaded. With parallel channels `serial` is their configurations only. */
+  get #loadOrder(): LoadOrder {
+    const order = this.#settings.parameter('x-device-config-load');
+    return order === 'serial' && !this.#settings.capability('multifd') ? 'in line' : order;
+  }
+
   #switchoverAcks(machineType: string, channel: Channel): SwitchoverAcks {
     return new SwitchoverAcks({
       legacy: this.#settings.dialect(machineType).switchoverAckLegacy,
       expected: this.#settings.capability('switchover-ack'),
-      devices: this.#machine.switchoverAckNeeded ?? [],
+      devices: (this.#machine.switchoverAckNeeded ?? []).filter((one) => this.#agreement?.prepares(one) !== false),
       // Whoever cannot be told is gone, which is noticed elsewhere.
       acknowledge: () => void answer(channel, { type: 'SWITCHOVER_ACK' }).catch(() => {}),
     });

@@ -31,8 +31,32 @@ export interface EndFacts {
   /** Functions by address (`00:04.0`), with vendor and device id (`1af4:1005`). */
   readonly pci?: Readonly<Record<string, string>>;
   readonly vfio?: readonly VfioFacts[];
-  /** Bytes of memory that its host has to give. */
+  /** Source: what its devices take to stop, ms. */
+  readonly stopMs?: number;
+  /** Destination: what all devices take when their data is there. */
+  readonly load?: LoadFacts;
+  /** Destination whose RAM is memory: bytes that its host has to give. */
   readonly freeMemory?: number;
+  /** Destination whose RAM is a file: bytes that the file system has left. */
+  readonly freeDisk?: number;
+  /** What it sends at most, and takes. */
+  readonly limits?: LimitFacts;
+}
+
+export interface LoadFacts {
+  readonly ms: number;
+  /** How fast the slowest device takes its data; absent: as fast as it comes, or not known. */
+  readonly bytesPerMs?: number;
+}
+
+/** Bytes, and a number. */
+export interface LimitFacts {
+  /** Pages of a multifd packet. */
+  readonly packetBytes: number;
+  /** Buffer of device state on such a channel. */
+  readonly bufferBytes: number;
+  /** Of RAM. */
+  readonly blocks: number;
 }
 
 export interface ProgramFacts {
@@ -65,7 +89,17 @@ export interface VfioFacts {
   readonly name: string;
   /** Of its section in the stream. */
   readonly section: string;
+  /** Of that name; absent: 0. */
+  readonly instance?: number;
   /** Part of its state is read while it runs. */
   readonly precopy: boolean;
   readonly p2p: boolean;
+  /** Some of it prepares the device at the destination; absent: not known. */
+  readonly initialData?: boolean;
+  /** It can be asked to stop within a given time. */
+  readonly deadlines?: boolean;
+  /** Bytes that it would save now. */
+  readonly stateBytes?: number;
+  /** To load it here, it alone. */
+  readonly load?: LoadFacts;
 }

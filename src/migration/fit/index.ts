@@ -6,6 +6,7 @@ import type { Finding, Rule } from './rule.ts';
 import { SETTING_RULES } from './setting-rules.ts';
 import { type Settlement, settle, withSettled } from './settle.ts';
 
+export { preparedDevices, sectionKey } from './device-rules.ts';
 export * from './facts.ts';
 export type { Finding, Judgement, Rule } from './rule.ts';
 export * from './settle.ts';

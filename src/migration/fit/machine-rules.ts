@@ -159,6 +159,44 @@ const hostMemory: Rule = {
   },
 };
 
+const hostDisk: Rule = {
+  name: 'host disk',
+  doc: "The file system of a destination's checkpoint has room for all of the machine: pages that are zero now need not stay so.",
+  judge: ({ ram, vfio = [] }, { freeDisk }) => {
+    if (ram === undefined || freeDisk === undefined) return [];
+    const sizes = [...ram.map(({ used }) => used), ...vfio.map(({ stateBytes = 0 }) => stateBytes)];
+    const bytes = sizes.reduce((sum, size) => sum + size, 0);
+    const amounts = `${freeDisk} bytes free at the destination, the machine may need ${bytes}`;
+    return [freeDisk < bytes ? fail(amounts) : pass(amounts)];
+  },
+};
+
+const limits: Rule = {
+  name: 'limits',
+  doc: 'Nothing that the source sends is larger, or more, than the destination takes.',
+  judge: about(
+    (facts) => facts.limits,
+    (source, destination, ends) => {
+      const multifd = ends.source.capabilities?.['multifd'] === true;
+      const devices = ends.source.vfio ?? [];
+      const sent: readonly [what: string, most: number, taken: number][] = [
+        ['bytes of pages in a multifd packet', multifd ? source.packetBytes : 0, destination.packetBytes],
+        [
+          'bytes in a buffer of device state',
+          multifd && devices.length > 0 ? source.bufferBytes : 0,
+          destination.bufferBytes,
+        ],
+        ['blocks of RAM', ends.source.ram?.length ?? 0, destination.blocks],
+      ];
+      const over = sent.filter(([, most, taken]) => most > taken);
+      if (over.length === 0) return [pass('what is sent is taken')];
+      return over.map(([what, most, taken]) =>
+        fail(`${what}: the source sends ${most}, the destination takes ${taken}`),
+      );
+    },
+  ),
+};
+
 export const MACHINE_RULES: readonly Rule[] = [
   sourceState,
   destinationState,
@@ -169,4 +207,6 @@ export const MACHINE_RULES: readonly Rule[] = [
   cpus,
   accelerator,
   hostMemory,
+  hostDisk,
+  limits,
 ];

@@ -1,6 +1,7 @@
 /** What two ends have come to, and what becomes of it. */
+import type { SectionName } from '../../machine/index.ts';
 import { type SettingsView, withChanges } from '../../settings/index.ts';
-import { changesOf, type EndFacts, type Settlement, settingText } from '../fit/index.ts';
+import { changesOf, type EndFacts, preparedDevices, type Settlement, sectionKey, settingText } from '../fit/index.ts';
 import type { HandshakeInfo } from '../host.ts';
 
 /** How a handshake has ended that has ended well. */
@@ -11,6 +12,20 @@ export interface Agreement {
   readonly settled: readonly Settlement[];
   /** What need not stop the migration, for people. */
   readonly warnings: readonly string[];
+  /** Whether both ends have initial data of a device, so that switchover-ack waits for it. */
+  readonly prepares: (device: SectionName) => boolean;
+}
+
+/** What `source` and `destination` have come to; `peer` is one of them. */
+export function agreementOf(
+  ends: { readonly source: EndFacts; readonly destination: EndFacts; readonly peer: EndFacts },
+  settled: readonly Settlement[],
+  warnings: readonly string[],
+): Agreement {
+  const prepared = preparedDevices(ends.source, ends.destination);
+  const prepares = ({ idstr: section, instance }: SectionName) =>
+    prepared?.has(sectionKey({ section, instance })) !== false;
+  return { peer: ends.peer, settled, warnings, prepares };
 }
 
 /** The settings of this end, with what both use. */

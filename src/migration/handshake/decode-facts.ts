@@ -1,11 +1,13 @@
 /** What an end says in the handshake: nothing of the other end is believed before its shape and its bounds are checked. */
 import { unexpected } from '../../wire/index.ts';
-import type { BlockFacts, EndFacts, SettingValue, VfioFacts } from '../fit/index.ts';
+import type { BlockFacts, EndFacts, LimitFacts, LoadFacts, SettingValue, VfioFacts } from '../fit/index.ts';
 
 /** Names, and texts of any kind, characters. */
 const TEXT_MAX = 255;
 /** Entries of a list, or members of an object. */
 const COUNT_MAX = 4096;
+/** Of a time, ms: a day. */
+const TIME_MAX = 24 * 3600 * 1000;
 
 /** The body of a frame: the facts of who says it, and more members. */
 export interface Said {
@@ -69,35 +71,67 @@ export function decodeSaid(body: Uint8Array, stream: string): Said {
       pageSize: size(pageSize, `${path}.pageSize`),
     };
   };
+  const time: Check<number> = (value, path) =>
+    typeof value === 'number' && value >= 0 && value <= TIME_MAX ? value : fail(path, `0 to ${TIME_MAX} ms`, value);
+  const rate: Check<number> = (value, path) =>
+    typeof value === 'number' && value > 0 && Number.isFinite(value) ? value : fail(path, 'a rate', value);
+  const load: Check<LoadFacts> = (value, path) => {
+    const { ms, bytesPerMs } = record(value, path);
+    return { ms: time(ms, `${path}.ms`), ...optional({ bytesPerMs: rate }, { bytesPerMs }, path) };
+  };
+  const limits: Check<LimitFacts> = (value, path) => {
+    const { packetBytes, bufferBytes, blocks } = record(value, path);
+    return {
+      packetBytes: size(packetBytes, `${path}.packetBytes`),
+      bufferBytes: size(bufferBytes, `${path}.bufferBytes`),
+      blocks: size(blocks, `${path}.blocks`),
+    };
+  };
   const device: Check<VfioFacts> = (value, path) => {
-    const { name, section, precopy, p2p } = record(value, path);
+    const members = record(value, path);
+    const { name, section, precopy, p2p } = members;
     return {
       name: text(name, `${path}.name`),
       section: text(section, `${path}.section`),
       precopy: flag(precopy, `${path}.precopy`),
       p2p: flag(p2p, `${path}.p2p`),
+      ...optional({ instance: size, initialData: flag, deadlines: flag, stateBytes: size, load }, members, path),
     };
   };
   const members = record(parse(body, fail), 'body');
-  const { settled } = members;
-  const known: { readonly [N in keyof EndFacts]?: Check<EndFacts[N]> } = {
-    handshake: size,
-    runState: text,
-    machineType: text,
-    uuid: text,
-    capabilities: mapOf(flag),
-    parameters: mapOf(scalar),
-    given: listOf(text),
-    takes: mapOf(takes),
-    ram: listOf(block),
-    vfio: listOf(device),
-    freeMemory: size,
-  };
-  const found = Object.entries(known).filter(([name]) => members[name] !== undefined);
-  return {
-    facts: Object.fromEntries(found.map(([name, check]) => [name, (check as Check<unknown>)(members[name], name)])),
-    ...(settled === undefined ? {} : { settled: mapOf(scalar)(settled, 'settled') }),
-  };
+  const facts: EndFacts = optional(
+    {
+      handshake: size,
+      runState: text,
+      machineType: text,
+      uuid: text,
+      capabilities: mapOf(flag),
+      parameters: mapOf(scalar),
+      given: listOf(text),
+      takes: mapOf(takes),
+      ram: listOf(block),
+      vfio: listOf(device),
+      stopMs: time,
+      load,
+      freeMemory: size,
+      freeDisk: size,
+      limits,
+    },
+    members,
+    '',
+  );
+  return { facts, ...optional<Pick<Said, 'settled'>>({ settled: mapOf(scalar) }, members, '') };
+}
+
+/** Those of the members that are there, each checked. */
+function optional<T extends object>(
+  checks: { readonly [N in keyof T]: Check<T[N]> },
+  members: Readonly<Record<string, unknown>>,
+  path: string,
+): Partial<T> {
+  const names = (Object.keys(checks) as (keyof T & string)[]).filter((name) => members[name] !== undefined);
+  const at = (name: string) => (path === '' ? name : `${path}.${name}`);
+  return Object.fromEntries(names.map((name) => [name, checks[name](members[name], at(name))])) as Partial<T>;
 }
 
 function parse(body: Uint8Array, fail: (path: string, expected: string, found: unknown) => never): unknown {

@@ -1,5 +1,6 @@
+/** What an end tells of itself in the handshake. */
 import { freemem } from 'node:os';
-import type { DestinationMachine, SourceMachine } from '../../machine/index.ts';
+import type { DestinationMachine, LoadCost, LoadOrder, SourceMachine } from '../../machine/index.ts';
 import { canVector } from '../../native/index.ts';
 import {
   CAPABILITY_NAMES,
@@ -10,13 +11,22 @@ import {
   type SettingsView,
   valuesTaken,
 } from '../../settings/index.ts';
-import { uuidText } from '../../wire/index.ts';
-import type { EndFacts } from '../fit/index.ts';
+import { MULTIFD_DEVICE_BYTES_MAX, MULTIFD_PACKET_PAGES_BYTES, RAM_BLOCKS_MAX, uuidText } from '../../wire/index.ts';
+import { within } from '../deadline.ts';
+import type { EndFacts, LoadFacts, VfioFacts } from '../fit/index.ts';
 
 /** That this version speaks. A newer one adds members to what is said, which an older one ignores; what is new is used only if both know it. */
 export const HANDSHAKE_SPOKEN = 2;
 
-type Machine = Pick<SourceMachine | DestinationMachine, 'ram' | 'devices' | 'uuid' | 'machineType' | 'runState'>;
+/** Figures of devices help, but nobody waits longer for them, ms: a device that hangs is found out elsewhere. */
+const FIGURES_MS = 2_000;
+
+/** Beside what both ends must agree on. */
+const TOLD: ReadonlySet<ParameterName> = new Set(['x-handshake-insist', 'downtime-limit']);
+const PARAMETERS_TOLD: readonly ParameterName[] = PARAMETER_NAMES.filter((name) => {
+  const { ends } = parameterDeclaration(name);
+  return TOLD.has(name) || ends === 'same' || ends === 'both or none';
+});
 
 /** What cannot be switched on for this migration, whatever the settings say. */
 export function impossible(can: {
@@ -34,31 +44,64 @@ export function impossible(can: {
   ]);
 }
 
-/** What this end tells of itself: its machine, and the settings that both ends must agree on. `cannot`: what is impossible in this migration, if it is off. */
-export function ownFacts(
-  machine: Machine,
+/** `cannot`: what is impossible. */
+export function settingFacts(
   settings: SettingsView,
-  cannot: ReadonlySet<CapabilityName> = new Set(),
-): EndFacts {
-  const { machineType, uuid, ram, devices, runState } = machine;
+  cannot: ReadonlySet<CapabilityName>,
+): Pick<EndFacts, 'handshake' | 'capabilities' | 'parameters' | 'given' | 'takes'> {
   const usable = CAPABILITY_NAMES.filter(
     (name) => settings.capability(name) || (settings.isKnown(name) && !cannot.has(name)),
   );
-  const parameters = AGREED.filter((name) => settings.isKnown(name));
+  const parameters = PARAMETERS_TOLD.filter((name) => settings.isKnown(name));
+  const takes = parameters.flatMap((name) => {
+    const taken = valuesTaken(name, settings.parameter(name));
+    return taken === undefined ? [] : [[name, taken] as const];
+  });
   return {
     handshake: HANDSHAKE_SPOKEN,
+    capabilities: Object.fromEntries(usable.map((name) => [name, settings.capability(name)])),
+    parameters: Object.fromEntries(parameters.map((name) => [name, settings.parameter(name)])),
+    given: [...CAPABILITY_NAMES, ...PARAMETERS_TOLD].filter((name) => settings.isGiven(name)),
+    takes: Object.fromEntries(takes),
+  };
+}
+
+export async function sourceFacts(
+  machine: SourceMachine,
+  settings: SettingsView,
+  cannot: ReadonlySet<CapabilityName>,
+): Promise<EndFacts> {
+  const cost = await told(machine.switchoverCost?.('parallel'));
+  return {
+    ...(await machineFacts(machine)),
+    ...settingFacts(settings, cannot),
+    ...(cost === undefined ? {} : { stopMs: cost.stopMs }),
+  };
+}
+
+/** `order`: in which the destination will load its devices. */
+export async function destinationFacts(
+  machine: DestinationMachine,
+  settings: SettingsView,
+  cannot: ReadonlySet<CapabilityName>,
+  order: LoadOrder,
+): Promise<EndFacts> {
+  const load = await told(machine.loadCost?.(order));
+  const freeDisk = await told(machine.freeSpace?.());
+  return {
+    ...(await machineFacts(machine)),
+    ...settingFacts(settings, cannot),
+    ...(load === undefined ? {} : { load: loadFacts(load) }),
+    ...(freeDisk === undefined ? { freeMemory: freemem() } : { freeDisk }),
+  };
+}
+
+async function machineFacts(machine: SourceMachine | DestinationMachine): Promise<EndFacts> {
+  const { machineType, uuid, ram, runState } = machine;
+  return {
     runState,
     ...(machineType === undefined ? {} : { machineType }),
     ...(uuid === undefined ? {} : { uuid: uuidText(uuid) }),
-    capabilities: Object.fromEntries(usable.map((name) => [name, settings.capability(name)])),
-    parameters: Object.fromEntries(parameters.map((name) => [name, settings.parameter(name)])),
-    given: [...CAPABILITY_NAMES, ...AGREED].filter((name) => settings.isGiven(name)),
-    takes: Object.fromEntries(
-      parameters.flatMap((name) => {
-        const taken = valuesTaken(name, settings.parameter(name));
-        return taken === undefined ? [] : [[name, taken]];
-      }),
-    ),
     ...(ram === undefined
       ? {}
       : {
@@ -66,12 +109,35 @@ export function ownFacts(
             return { name: idstr, used: usedLength, max: usedLength, pageSize };
           }),
         }),
-    vfio: (devices ?? []).map(({ name, idstr, precopy, p2p }) => ({ name, section: idstr, precopy, p2p })),
-    freeMemory: freemem(),
+    vfio: await vfioFacts(machine),
+    limits: {
+      packetBytes: MULTIFD_PACKET_PAGES_BYTES,
+      bufferBytes: MULTIFD_DEVICE_BYTES_MAX,
+      blocks: RAM_BLOCKS_MAX,
+    },
   };
 }
 
-const AGREED: readonly ParameterName[] = PARAMETER_NAMES.filter((name) => {
-  const { ends } = parameterDeclaration(name);
-  return name === 'x-handshake-insist' || ends === 'same' || ends === 'both or none';
-});
+async function vfioFacts(machine: SourceMachine | DestinationMachine): Promise<readonly VfioFacts[]> {
+  const { devices = [] } = machine;
+  const figures = (await told(machine.deviceFigures?.())) ?? [];
+  return devices.map(({ idstr: section, instance, ...features }) => {
+    const own = figures.find((one) => one.idstr === section && one.instance === instance);
+    return {
+      ...features,
+      section,
+      instance,
+      ...(own?.stateBytes === undefined ? {} : { stateBytes: own.stateBytes }),
+      ...(own === undefined ? {} : { load: loadFacts(own.load) }),
+    };
+  });
+}
+
+function loadFacts({ ms, bytesPerMs }: LoadCost): LoadFacts {
+  return { ms, ...(Number.isFinite(bytesPerMs) ? { bytesPerMs } : {}) };
+}
+
+/** The answer, if it comes in time. */
+async function told<T>(answer: Promise<T> | undefined): Promise<T | undefined> {
+  return answer && (await within(answer, FIGURES_MS, 'figures').catch(() => undefined));
+}

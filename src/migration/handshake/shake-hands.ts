@@ -16,7 +16,7 @@ import {
 import { inTime } from '../deadline.ts';
 import { MigrationError } from '../errors.ts';
 import { acceptSettled, compareEnds, type EndFacts, type Finding, settle, settles } from '../fit/index.ts';
-import type { Agreement } from './agreement.ts';
+import { type Agreement, agreementOf } from './agreement.ts';
 import { decodeSaid, type Said } from './decode-facts.ts';
 
 /** The source's part. Throws MIGRATION_ENDS_DIFFER, MIGRATION_DEADLINE, MIGRATION_PEER_GONE, WireError, TransportError. */
@@ -24,7 +24,8 @@ export async function offerHandshake(channel: Channel, own: EndFacts, settings: 
   await inTime(say(channel, 'hello', { facts: own }), 'handshake', settings);
   const { facts: peer, settled: told = {} } = await inTime(hear(channel, 'answer'), 'handshake', settings);
   const { settled, refused } = acceptSettled(own, peer, settles(peer) ? told : {});
-  return { peer, settled, warnings: requireFit(compareEnds(own, peer, settled), refused) };
+  const warnings = requireFit(compareEnds(own, peer, settled), refused);
+  return agreementOf({ source: own, destination: peer, peer }, settled, warnings);
 }
 
 /** The destination's part. Throws as the source's; its answer has left then all the same. */
@@ -33,7 +34,8 @@ export async function answerHandshake(channel: Channel, own: EndFacts, settings:
   const settled = settle(peer, own);
   const told = Object.fromEntries(settled.map(({ name, value }) => [name, value]));
   await inTime(say(channel, 'answer', { facts: own, settled: told }), 'hello', settings);
-  return { peer, settled, warnings: requireFit(compareEnds(peer, own, settled), []) };
+  const warnings = requireFit(compareEnds(peer, own, settled), []);
+  return agreementOf({ source: peer, destination: own, peer }, settled, warnings);
 }
 
 /** Returns what is no reason to refuse. */

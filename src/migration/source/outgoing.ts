@@ -1,12 +1,12 @@
 import { asError, explain, nowMs, StateMachine } from '../../base/index.ts';
 import { type ChannelInfo, prepareThreads, type ThreadKind } from '../../dataplane/index.ts';
-import type { RunState, SourceMachine } from '../../machine/index.ts';
+import type { LoadCost, RunState, SourceMachine } from '../../machine/index.ts';
 import { type CompatProfile, type SettingsView, type TimedWait, WAITS } from '../../settings/index.ts';
 import type { Address, Channel } from '../../transport/index.ts';
 import { inTime } from '../deadline.ts';
 import { isNeverStarted, MigrationError, unsupported, wrongState } from '../errors.ts';
 import { type Agreement, agreedInfo, agreedSettings } from '../handshake/agreement.ts';
-import { impossible, ownFacts } from '../handshake/own-facts.ts';
+import { impossible, sourceFacts } from '../handshake/own-facts.ts';
 import { offerHandshake } from '../handshake/shake-hands.ts';
 import type { MigrationInfo, MigrationStatus } from '../host.ts';
 import { beginPostcopy, connectPreemptEarly, requirePostcopy } from '../postcopy/source/begin.ts';
@@ -237,7 +237,7 @@ export class OutgoingMigration {
         multifd: multifdWithPostcopy || !settings.capability('postcopy-ram'),
         postcopy: machine.iterables.length === 0 && (multifdWithPostcopy || !settings.capability('multifd')),
       });
-      this.#agreement = await offerHandshake(main, ownFacts(machine, settings, cannot), settings);
+      this.#agreement = await offerHandshake(main, await sourceFacts(machine, settings, cannot), settings);
       this.#settings = agreedSettings(settings, this.#agreement);
       if (!this.#settings.capability('multifd')) prepareThreads(this.#threadKind, 0);
     } catch (error) {
@@ -283,7 +283,7 @@ export class OutgoingMigration {
       links,
       stream: new StreamWriter(machine, links.output, profile),
       acks: this.#acks(links, profile),
-      costs: new SwitchoverCosts(machine, links.returnPath),
+      costs: new SwitchoverCosts(machine, links.returnPath, this.#loadCostTold),
       signal: this.#abort.signal,
       check: () => this.#check(),
       lost: (error) => this.#lost(error),
@@ -308,11 +308,18 @@ export class OutgoingMigration {
     };
   }
 
+  /** By the destination, in the handshake. */
+  get #loadCostTold(): LoadCost | undefined {
+    const load = this.#agreement?.peer.load;
+    return load && { bytesPerMs: Number.POSITIVE_INFINITY, ...load };
+  }
+
   #acks({ returnPath }: Links, { switchoverAckLegacy: legacy }: CompatProfile): SwitchoverAcks | undefined {
     if (returnPath === undefined || !this.#settings.capability('switchover-ack')) return undefined;
     const { iterables } = this.#machine;
     const timeoutMs = () => this.#settings.parameter(WAITS.ready.deadline);
-    const acks = new SwitchoverAcks({ legacy, iterables, peer: () => returnPath.peer, timeoutMs });
+    const agreed = this.#agreement?.prepares;
+    const acks = new SwitchoverAcks({ legacy, iterables, peer: () => returnPath.peer, agreed, timeoutMs });
     returnPath.switchoverAcked = () => acks.acked();
     return acks;
   }

@@ -9,6 +9,8 @@ export interface SwitchoverAcksOptions {
   readonly iterables: readonly SourceIterable[];
   /** Who the destination is; undefined: it has not answered yet. What it has to say before has come when it has. */
   readonly peer: () => 'vmferry' | 'other' | undefined;
+  /** After a handshake: whether the device has initial data at both ends. */
+  readonly agreed?: ((iterable: SourceIterable) => boolean) | undefined;
   /** x-switchover-ack-timeout, ms. */
   readonly timeoutMs: () => number;
 }
@@ -22,6 +24,8 @@ export interface SwitchoverAcksOptions {
  * Devices agree one by one. One without initial data at this side says INIT_DATA_SENT all the same, and at once, where the destination is
  * vmferry and may have counted it; a QEMU would not take that. A destination that waits for none is not told: there a device without initial data
  * would not take it. If no device has any at this side, nobody is waited for.
+ *
+ * After a handshake both ends know which devices have initial data at both: only these are announced, counted and waited for.
  *
  * A destination that is silent for too long ends the migration if it is one that knows what is expected of it (vmferry); the guest then goes on
  * here. Of any other nobody knows whether it has the capability at all: then the switchover goes on without, as it would with the capability off.
@@ -53,9 +57,10 @@ export class SwitchoverAcks {
   }
 
   /** Whether the device may say INIT_DATA_SENT if its initial data is out. */
-  mayAnnounce({ initialData }: SourceIterable): boolean {
+  mayAnnounce(iterable: SourceIterable): boolean {
+    const { initialData } = iterable;
     const peer = this.#options.peer();
-    if (initialData === undefined || peer === undefined) return false;
+    if (initialData === undefined || peer === undefined || !this.#isAgreed(iterable)) return false;
     if (!this.#options.legacy) return initialData.own;
     return this.#received === 0 && initialData.announced === 0 && (initialData.own || peer === 'vmferry');
   }
@@ -102,7 +107,11 @@ export class SwitchoverAcks {
   }
 
   get #own(): readonly SourceIterable[] {
-    return this.#options.iterables.filter(({ initialData }) => initialData?.own);
+    return this.#options.iterables.filter((one) => one.initialData?.own && this.#isAgreed(one));
+  }
+
+  #isAgreed(iterable: SourceIterable): boolean {
+    return this.#options.agreed?.(iterable) !== false;
   }
 
   get #announced(): number {

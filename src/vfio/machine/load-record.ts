@@ -1,6 +1,6 @@
 /** What loading a device takes here: measured while it was loaded, this time or the last, and until then as the device declares it. */
 import { nowMs } from '../../base/index.ts';
-import type { LoadCost } from '../../machine/index.ts';
+import type { LoadCost, LoadOrder } from '../../machine/index.ts';
 import type { LoadFigures } from '../device.ts';
 import type { GuardedDevice } from './guarded-device.ts';
 
@@ -88,16 +88,31 @@ export interface DeviceToLoad {
   readonly lock: boolean;
 }
 
-/** Devices load all together, but those that need the machine lock load their configurations one after the other. */
-export function loadCostOf(devices: readonly DeviceToLoad[]): LoadCost {
-  const most = (of: (device: DeviceToLoad) => number) => devices.reduce((max, device) => Math.max(max, of(device)), 0);
-  const underLock = devices.reduce((sum, { lock, figures }) => sum + (lock ? figures.configMs : 0), 0);
-  const alone = most(
-    ({ allocationMs, startMs, figures, lock }) => allocationMs + startMs + (lock ? 0 : figures.configMs),
-  );
-  const locked = most(({ allocationMs, startMs, lock }) => (lock ? allocationMs + startMs : 0)) + underLock;
+/** All of them, in that order. */
+export function loadCostOf(devices: readonly DeviceToLoad[], order: LoadOrder): LoadCost {
   return {
-    ms: Math.max(alone, locked),
+    ms: loadMs(devices, order),
     bytesPerMs: devices.reduce((min, { figures }) => Math.min(min, figures.bytesPerMs), Number.POSITIVE_INFINITY),
   };
+}
+
+function loadMs(devices: readonly DeviceToLoad[], order: LoadOrder): number {
+  const most = (list: readonly DeviceToLoad[], of: (device: DeviceToLoad) => number) => Math.max(0, ...list.map(of));
+  const sum = (list: readonly DeviceToLoad[], of: (device: DeviceToLoad) => number) =>
+    list.reduce((total, device) => total + of(device), 0);
+  const state = ({ allocationMs, startMs }: DeviceToLoad) => allocationMs + startMs;
+  const config = ({ figures }: DeviceToLoad) => figures.configMs;
+  const both = (device: DeviceToLoad) => state(device) + config(device);
+  const locked = devices.filter(({ lock }) => lock);
+  const free = devices.filter(({ lock }) => !lock);
+  switch (order) {
+    case 'parallel':
+      return Math.max(most(free, both), most(locked, state) + sum(locked, config));
+    case 'after-iterables':
+      return most(devices, state) + Math.max(most(free, config), sum(locked, config));
+    case 'serial':
+      return most(devices, state) + sum(devices, config);
+    case 'in line':
+      return sum(devices, both);
+  }
 }

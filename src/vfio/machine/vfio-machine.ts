@@ -9,12 +9,14 @@
 import type {
   AnnouncedBlock,
   DestinationMachine,
+  DeviceFigures,
   DeviceSection,
   DirtyLog,
   IncomingRam,
   IncomingState,
   LoadCost,
   LoadEngine,
+  LoadOrder,
   MachineDevice,
   PageWindow,
   RamBlock,
@@ -29,11 +31,12 @@ import type {
 import type { Configuration, SectionHeader, VfioElement } from '../../wire/index.ts';
 import { ERRNO, vfioError } from '../errors.ts';
 import { DeviceDirtyLog } from './device-dirty-log.ts';
+import { figuresOf, toLoadHere, toLoadThere } from './device-figures.ts';
 import { type DeviceReport, reportOf } from './device-report.ts';
 import { DEVICE_DEADLINES, type DeviceDeadlines, GuardedDevice } from './guarded-device.ts';
 import { GuestStop } from './guest-stop.ts';
 import { IncomingDevice } from './incoming-device.ts';
-import { type DeviceToLoad, LoadRecord, loadCostOf } from './load-record.ts';
+import { LoadRecord, loadCostOf } from './load-record.ts';
 import { OutgoingDevice } from './outgoing-device.ts';
 import { DeviceRecovery, freshDevices } from './recovery.ts';
 import { startDevices, together } from './running.ts';
@@ -146,24 +149,22 @@ export class VfioMachine implements DeviceHost {
     return this.#stop.stopWithin(state, deadlineMs);
   }
 
-  async switchoverCost(): Promise<SwitchoverCost> {
+  async switchoverCost(order: LoadOrder): Promise<SwitchoverCost> {
     const { quietMs, restMs } = await this.#stop.estimate();
     const stopMs = quietMs + restMs;
-    const toLoad = this.#slots.map(({ device, record, outgoing }): DeviceToLoad => {
-      const { figures } = record;
-      // Whoever has got data has begun; and to start takes about as long as to stop.
-      const allocationMs = Math.max(0, figures.allocationMs - outgoing.sendingForMs);
-      return { figures, allocationMs, startMs: stopMs, lock: device.needsMachineLock };
-    });
-    return { stopMs, load: loadCostOf(toLoad) };
+    const load = loadCostOf(
+      this.#slots.map((slot) => toLoadThere(slot, stopMs)),
+      order,
+    );
+    return { stopMs, load };
   }
 
-  async loadCost(): Promise<LoadCost> {
-    const toLoad = this.#slots.map(({ device, record }): DeviceToLoad => {
-      const { figures, begun, startMs } = record;
-      return { figures, allocationMs: begun ? 0 : figures.allocationMs, startMs, lock: device.needsMachineLock };
-    });
-    return loadCostOf(toLoad);
+  async loadCost(order: LoadOrder): Promise<LoadCost> {
+    return loadCostOf(this.#slots.map(toLoadHere), order);
+  }
+
+  async deviceFigures(): Promise<readonly DeviceFigures[]> {
+    return await Promise.all(this.#slots.map(figuresOf));
   }
 
   /** A device that cannot go on is no reason for the guest to stand: it is reset, or given up. */
@@ -236,13 +237,14 @@ export class VfioMachine implements DeviceHost {
 
   get devices(): readonly MachineDevice[] {
     return this.#slots.map(({ device: { name, features }, idstr, instance }) => {
-      return { name, idstr, instance, precopy: features.states.preCopy, p2p: features.states.p2p };
+      const { states, precopyInfo, deadlines } = features;
+      const initialData = states.preCopy && precopyInfo;
+      return { name, idstr, instance, precopy: states.preCopy, p2p: states.p2p, initialData, deadlines };
     });
   }
 
   get switchoverAckNeeded(): readonly SectionName[] {
-    const prepares = ({ features }: GuardedDevice) => features.states.preCopy && features.precopyInfo;
-    return this.#slots.filter(({ device }) => prepares(device)).map(({ idstr, instance }) => ({ idstr, instance }));
+    return this.devices.filter(({ initialData }) => initialData);
   }
 
   loadBeside({ idstr, instance }: SectionName, state: IncomingState): void {

@@ -6,6 +6,7 @@ export type { SourceListener } from './destination/arrivals.ts';
 export * from './destination/incoming.ts';
 export * from './errors.ts';
 export * from './fit/index.ts';
+export { HANDSHAKE_SPOKEN, impossible } from './handshake/own-facts.ts';
 export * from './host.ts';
 export { connector, dialer, listenAt, requireConnections, requirePlaceForTls } from './many-connections.ts';
 export * from './objects.ts';

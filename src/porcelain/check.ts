@@ -41,11 +41,12 @@ export interface Comparison {
   readonly canShakeHands: boolean;
 }
 
-/** What is to be said about two processes. Throws what QMP throws when one goes away. */
-export async function compare(source: Peer, destination: Peer): Promise<Comparison> {
-  const ends = await Promise.all([factsOf(source), factsOf(destination)]);
-  const canShakeHands = ends.every(({ capabilities = {} }) => HANDSHAKE in capabilities);
-  return { findings: compareEnds(...ends), canShakeHands };
+/** What is to be said about two processes that are to shake hands if they can (`shaking`). Throws what QMP throws when one goes away. */
+export async function compare(source: Peer, destination: Peer, shaking = true): Promise<Comparison> {
+  const [from, to] = await Promise.all([factsOf(source), factsOf(destination)]);
+  const canShakeHands = shaking && [from, to].every(({ capabilities = {} }) => HANDSHAKE in capabilities);
+  const findings = canShakeHands ? compareEnds(from, to) : compareEnds(from, to, []);
+  return { findings, canShakeHands };
 }
 
 /** Known to vmferry alone. */

@@ -1,6 +1,14 @@
 /** The facts of one end of a migration, as far as its QMP tells them. Only questions are asked: nothing of the process is touched. */
-import type { BlockFacts, CpuFacts, EndFacts, ProgramFacts, VfioFacts } from '../migration/index.ts';
-import { QmpError, type QmpPciDevice, type QmpVersion } from '../qemu/index.ts';
+import {
+  type BlockFacts,
+  type CpuFacts,
+  type EndFacts,
+  impossible,
+  type ProgramFacts,
+  type VfioFacts,
+} from '../migration/index.ts';
+import { QmpError, type QmpOwnDevice, type QmpPciDevice, type QmpVersion } from '../qemu/index.ts';
+import { checkValue, PARAMETER_NAMES, parameterDeclaration, valuesTaken } from '../settings/index.ts';
 import type { Peer } from './peer.ts';
 import { parseRamBlocks } from './ram-blocks.ts';
 
@@ -11,7 +19,8 @@ export async function factsOf(peer: Peer): Promise<EndFacts> {
   const own = await told(peer.execute('x-query-machine'));
   const migration = await told(peer.execute('query-migrate'));
   const uuid = own?.uuid ?? (await told(peer.execute('query-uuid')))?.UUID;
-  const vfio: readonly VfioFacts[] | undefined = await told(peer.execute('x-query-devices'));
+  const vfio = (await told(peer.execute('x-query-devices')))?.map(vfioFacts);
+  const parameters = await told(peer.execute('query-migrate-parameters'));
   return present({
     program: programOf(await told(peer.execute('query-version'))),
     runState: (await told(peer.execute('query-status')))?.status,
@@ -19,15 +28,21 @@ export async function factsOf(peer: Peer): Promise<EndFacts> {
     blocked: migration?.['blocked-reasons'],
     machineType: own?.type ?? (await machineTypeOf(peer)),
     uuid: uuid === NO_UUID ? undefined : uuid,
-    capabilities: await capabilitiesOf(peer),
-    parameters: await told(peer.execute('query-migrate-parameters')),
+    handshake: own?.handshake,
+    capabilities: await capabilitiesOf(peer, vfio ?? []),
+    parameters,
+    given: own?.given,
+    takes: own && takesOf(parameters ?? {}),
     ram:
       own?.ram.map(({ name, size, 'page-size': pageSize }) => ({ name, used: size, max: size, pageSize })) ??
       (await blocksOf(peer)),
     cpus: own === undefined ? await cpusOf(peer) : { count: own.vcpus },
     devices: await devicesOf(peer),
     pci: await pciOf(peer),
-    vfio: vfio?.map(({ name, section, precopy, p2p }) => ({ name, section, precopy, p2p })),
+    vfio,
+    stopMs: own?.['stop-time'],
+    load: own?.['load-time'] === undefined ? undefined : { ms: own['load-time'] },
+    freeMemory: own?.['free-memory'],
   });
 }
 
@@ -54,9 +69,35 @@ export async function machineTypeOf(peer: Peer): Promise<string | undefined> {
   return typeof type === 'string' ? type.replace(/-machine$/, '') : undefined;
 }
 
-async function capabilitiesOf(peer: Peer): Promise<Record<string, boolean> | undefined> {
+/** Those that it knows, and could have in a migration over sockets. */
+async function capabilitiesOf(peer: Peer, vfio: readonly VfioFacts[]): Promise<Record<string, boolean> | undefined> {
   const list = await told(peer.execute('query-migrate-capabilities'));
-  return list && Object.fromEntries(list.map(({ capability, state }) => [capability, state]));
+  const cannot: ReadonlySet<string> = impossible({ moreConnections: true, multifd: true, postcopy: vfio.length === 0 });
+  const usable = list?.filter(({ capability, state }) => state || !cannot.has(capability));
+  return usable && Object.fromEntries(usable.map(({ capability, state }) => [capability, state]));
+}
+
+/** Of a vmferry process. */
+function takesOf(parameters: Readonly<Record<string, unknown>>): EndFacts['takes'] {
+  const taken = PARAMETER_NAMES.flatMap((name) => {
+    const value = checkValue(parameterDeclaration(name).type, parameters[name]);
+    const values = value === undefined ? undefined : valuesTaken(name, value as never);
+    return values === undefined ? [] : [[name, values] as const];
+  });
+  return Object.fromEntries(taken);
+}
+
+function vfioFacts(device: QmpOwnDevice): VfioFacts {
+  const { name, section, precopy, p2p, deadlines } = device;
+  return present({
+    name,
+    section,
+    precopy,
+    p2p,
+    initialData: device['initial-data'],
+    deadlines,
+    stateBytes: device['state-size'],
+  });
 }
 
 async function blocksOf(peer: Peer): Promise<readonly BlockFacts[] | undefined> {

@@ -89,8 +89,8 @@ async function move(
   let undo = async () => {};
   if (destination !== undefined) {
     await applySettings(destination, assignmentsFor('destination', settings));
-    const canShakeHands = options.unchecked !== true && (await expectFit(source, destination, options));
-    if (canShakeHands && SOCKET.test(uri)) undo = await shakeHands([source, destination], options.settings);
+    const canShakeHands = options.unchecked !== true && (await expectFit(source, destination, uri, options));
+    if (canShakeHands) undo = await shakeHands([source, destination], options.settings);
   }
   try {
     if (destination !== undefined) {
@@ -115,8 +115,14 @@ async function move(
 const SOCKET = /^(tcp|unix):/;
 
 /** Throws ENDS_DIFFER with all reasons. Returns whether the two ends could compare themselves. */
-async function expectFit(source: Peer, destination: Peer, { warn }: MigrateOptions): Promise<boolean> {
-  const { findings, canShakeHands } = await compare(source, destination);
+async function expectFit(
+  source: Peer,
+  destination: Peer,
+  uri: string,
+  { settings, warn }: MigrateOptions,
+): Promise<boolean> {
+  const asked = settings.capabilities.find(({ capability }) => capability === HANDSHAKE);
+  const { findings, canShakeHands } = await compare(source, destination, SOCKET.test(uri) && asked?.state !== false);
   for (const finding of findings) if (finding.verdict === 'warn') warn?.(finding);
   const error = misfit(findings);
   if (error !== undefined) throw error;

@@ -1,4 +1,4 @@
-import type { MigrationRamStats } from '../migration/index.ts';
+import type { HandshakeInfo, MigrationRamStats } from '../migration/index.ts';
 
 /** `ram` of query-migrate; which members are there depends on the peer and its version. */
 export type RamStatistics = Partial<MigrationRamStats>;
@@ -13,6 +13,8 @@ export interface Progress {
   readonly ram?: RamStatistics;
   /** What the migration waits for, if it does (x-waiting-for). */
   readonly waitingFor?: string;
+  /** What two vmferry ends have come to (x-handshake). */
+  readonly handshake?: HandshakeInfo;
 }
 
 /** What is known of one side after the end: its RunState, or that nobody answers there. Asked, never assumed. */
@@ -27,6 +29,7 @@ export interface Outcome {
   readonly downtimeMs?: number;
   readonly setupTimeMs?: number;
   readonly ram?: RamStatistics;
+  readonly handshake?: HandshakeInfo;
   /** Why it did not complete. */
   readonly error?: Error;
   readonly source?: GuestState;
@@ -49,6 +52,7 @@ export interface MigrationFigures {
   readonly 'cpu-throttle-percentage'?: number;
   readonly 'error-desc'?: string;
   readonly 'x-waiting-for'?: string;
+  readonly 'x-handshake'?: HandshakeInfo;
 }
 
 export function progressOf(info: MigrationFigures): Progress {
@@ -59,15 +63,19 @@ export function progressOf(info: MigrationFigures): Progress {
     ...defined('throttlePercentage', info['cpu-throttle-percentage']),
     ...defined('ram', info.ram),
     ...defined('waitingFor', info['x-waiting-for']),
+    ...defined('handshake', info['x-handshake']),
   };
 }
 
-export function figuresOf(info: MigrationFigures): Pick<Outcome, 'totalTimeMs' | 'downtimeMs' | 'setupTimeMs' | 'ram'> {
+export function figuresOf(
+  info: MigrationFigures,
+): Pick<Outcome, 'totalTimeMs' | 'downtimeMs' | 'setupTimeMs' | 'ram' | 'handshake'> {
   return {
     ...defined('totalTimeMs', info['total-time']),
     ...defined('downtimeMs', info.downtime),
     ...defined('setupTimeMs', info['setup-time']),
     ...defined('ram', info.ram),
+    ...defined('handshake', info['x-handshake']),
   };
 }
 

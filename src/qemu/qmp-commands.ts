@@ -70,6 +70,16 @@ export interface QmpMigrationInfo {
   )[];
   /** A vmferry peer: what the migration waits for now. */
   readonly 'x-waiting-for'?: string;
+  /** Two vmferry peers: what they have come to. */
+  readonly 'x-handshake'?: {
+    readonly settled: readonly {
+      readonly name: string;
+      readonly value: string;
+      readonly source: string;
+      readonly destination: string;
+    }[];
+    readonly warnings: readonly string[];
+  };
 }
 
 export interface QmpCapability {
@@ -114,6 +124,13 @@ export interface QmpOwnMachine {
   readonly uuid?: string;
   readonly vcpus: number;
   readonly ram: readonly { readonly name: string; readonly size: number; readonly 'page-size': number }[];
+  /** Absent in a vmferry that is older than they are, as what follows. */
+  readonly 'free-memory'?: number;
+  /** ms */
+  readonly 'stop-time'?: number;
+  readonly 'load-time'?: number;
+  readonly handshake?: number;
+  readonly given?: readonly string[];
 }
 
 /** Of its devices (x-query-devices). */
@@ -122,6 +139,9 @@ export interface QmpOwnDevice {
   readonly section: string;
   readonly precopy: boolean;
   readonly p2p: boolean;
+  readonly 'initial-data'?: boolean;
+  readonly deadlines?: boolean;
+  readonly 'state-size'?: number;
 }
 
 type None = undefined;

@@ -200,3 +200,47 @@ test('two vmferry ends are told to shake hands for one migration, and it is put 
   }
   await new Spawned(t, ['save', b, join(folder, 'ckpt'), '--json']).result(0);
 });
+
+test('two vmferry ends that were told different things: check says what they would settle at, migrate says what they have', async (t) => {
+  const folder = await temporaryFolder(t);
+  const [a, b, c] = [join(folder, 'a'), join(folder, 'b'), join(folder, 'c')];
+  const vf = '1,state-size=4M,working-set=1M,dma-size=1M';
+  const four = ['--set', 'multifd=on', '--set', 'multifd-channels=4'];
+  await startRun(t, a, ...SMALL, '--vf', vf, ...four, '--set', 'max-bandwidth=0');
+  const waiting = [...SMALL, '--vf', vf, '--incoming', 'defer'];
+  await startRun(t, b, ...waiting, '--set', 'multifd=on', '--set', 'multifd-channels=3');
+  await startRun(
+    t,
+    c,
+    ...waiting,
+    '--set',
+    'multifd=off',
+    '--set',
+    'x-handshake-insist=on',
+    '--set',
+    'postcopy-ram=on',
+  );
+  const settled = { name: 'multifd-channels', value: '3', source: '4', destination: '3' };
+  const checked = await new Spawned(t, ['check', a, b, '--json']).result(0);
+  const warned = (checked['findings'] as { rule: string; verdict: string; reason: string }[]).filter(
+    ({ rule }) => rule === 'settled',
+  );
+  assert.deepEqual(warned, [
+    {
+      rule: 'settled',
+      verdict: 'warn',
+      reason: 'multifd-channels is 4 at the source, 3 at the destination: settled at 3',
+    },
+  ]);
+  // What it has it insists on: off is less than nothing.
+  assert.equal((await new Spawned(t, ['check', a, c, '--json']).result(0))['status'], 'completed');
+  const refused = await new Spawned(t, ['migrate', a, b, '--json', '--uri', 'exec:cat']).result(1);
+  assert.match((refused['error'] as { message: string }).message, /multifd-channels is 4 at the source, 3 at/);
+  const moved = await new Spawned(t, ['migrate', a, b, '--json']).result(0);
+  assert.deepEqual(moved['handshake'], { settled: [settled], warnings: [`settled: ${warned[0]!.reason}`] });
+  const there = await ask<{ 'x-handshake': unknown }>(b, 'query-migrate');
+  assert.deepEqual(there['x-handshake'], moved['handshake']);
+  assert.equal((await ask<Verdict>(b, 'x-workload-verify')).verified, true);
+  const parameters = await ask<Record<string, unknown>>(b, 'query-migrate-parameters');
+  assert.equal(parameters['multifd-channels'], 3, 'settled for that migration only');
+});

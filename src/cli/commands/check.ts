@@ -10,7 +10,8 @@ export function addCheck(program: Command): void {
     .summary('whether a machine can be moved between two processes')
     .description(
       'Compares two processes, QEMU or vmferry, over their QMP sockets: versions, machine type, settings as they are now, memory, CPUs, devices. ' +
-        'A line for each thing that was looked at: Pass, Warn (it may not go well, or the guest may notice) or Fail (it will not). Nothing is ' +
+        'A line for each thing that was looked at: Pass, Warn (it may not go well, or the guest may notice; of two vmferrys also ' +
+        'what they differ in and would settle) or Fail (it will not). Nothing is ' +
         'changed. `migrate` does the same first, with the settings that it makes.',
     )
     .argument('<source-qmp>', 'QMP socket of the process that has the machine')

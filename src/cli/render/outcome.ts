@@ -27,8 +27,11 @@ export function outcomeText(outcome: Outcome, figures = pairs(figureRows(outcome
 }
 
 /** What is known of the transfer, a row each. */
-export function figureRows({ totalTimeMs, downtimeMs, ram }: Outcome): [string, string][] {
+export function figureRows({ totalTimeMs, downtimeMs, ram, handshake }: Outcome): [string, string][] {
   const rows: [string, string][] = [];
+  for (const { name, value, source, destination } of handshake?.settled ?? []) {
+    rows.push(['settled', `${name} ${value} (source ${source}, destination ${destination})`]);
+  }
   if (totalTimeMs !== undefined) rows.push(['total time', formatDuration(totalTimeMs)]);
   if (downtimeMs !== undefined) rows.push(['downtime', formatDuration(downtimeMs)]);
   if (ram?.['dirty-sync-count'] !== undefined) rows.push(['rounds', formatCount(ram['dirty-sync-count'])]);

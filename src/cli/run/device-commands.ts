@@ -49,6 +49,8 @@ const DEVICE = struct('XDeviceInfo', {
   state: optional(str, 'VFIO device state; absent if the device is gone.'),
   precopy: required(bool, 'It has PRE_COPY.'),
   p2p: required(bool, 'It has the P2P states.'),
+  'initial-data': required(bool, 'A part of its state prepares the device at the destination (switchover-ack).'),
+  deadlines: required(bool, 'It can be asked to stop within a given time.'),
   'state-size': optional(int, 'Bytes that it would save if it were stopped now; absent if it cannot tell.'),
   'initial-size': optional(
     int,
@@ -95,6 +97,8 @@ function rendered({ name, idstr, features, state, stateBytes, initialBytes, rese
     ...(state === undefined ? {} : { state }),
     precopy: features.states.preCopy,
     p2p: features.states.p2p,
+    'initial-data': features.states.preCopy && features.precopyInfo,
+    deadlines: features.deadlines,
     ...(stateBytes === undefined ? {} : { 'state-size': stateBytes }),
     ...(initialBytes === undefined ? {} : { 'initial-size': initialBytes }),
     resets,

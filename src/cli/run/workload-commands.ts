@@ -1,4 +1,5 @@
 /** QMP commands that the embedded machine has beyond QEMU's: what its guest does and sees, and the proof that its state is right. */
+import { freemem } from 'node:os';
 import {
   arrayOf,
   bool,
@@ -15,6 +16,8 @@ import {
   struct,
 } from '../../control/index.ts';
 import type { Verdict, WorkloadMachine } from '../../machine/index.ts';
+import { HANDSHAKE_SPOKEN } from '../../migration/index.ts';
+import { CAPABILITY_NAMES, PARAMETER_NAMES } from '../../settings/index.ts';
 import type { DeviceEvidence, DevicesInMachine } from '../../vfio/index.ts';
 import { uuidText } from '../../wire/index.ts';
 
@@ -25,7 +28,7 @@ export interface RunningMachine {
 
 /** `machine` is asked for when a command runs. */
 export function workloadCommands(machine: () => RunningMachine): Command[] {
-  return [machineCommand(() => machine().workload), statusCommand(() => machine().workload), verifyCommand(machine)];
+  return [machineCommand(machine), statusCommand(() => machine().workload), verifyCommand(machine)];
 }
 
 const MACHINE = struct('XMachine', {
@@ -42,21 +45,40 @@ const MACHINE = struct('XMachine', {
     ),
     'Its memory.',
   ),
+  'free-memory': required(int, 'Bytes of memory that its host has to give.'),
+  'stop-time': optional(number, 'What its devices take to stop now, ms; absent if they do not tell.'),
+  'load-time': optional(number, 'What devices like them take to be loaded here when their data is there, ms.'),
+  handshake: required(int, 'Version of the handshake that it speaks (x-vmferry-handshake).'),
+  given: required(
+    arrayOf(str),
+    'Migration capabilities and parameters that somebody has set; the others are as by default.',
+  ),
 });
 
-function machineCommand(machineOf: () => WorkloadMachine): Command {
+function machineCommand(machine: () => RunningMachine): Command {
   return defineCommand({
     name: 'x-query-machine',
     doc: 'What the other end of a migration must have too.',
     arguments: empty,
     returns: MACHINE,
-    run: () => {
-      const { machineType, uuid, vcpuCount, ram } = machineOf();
+    run: async ({ host: { settings } }) => {
+      const { workload, devices } = machine();
+      const { machineType, uuid, vcpuCount, ram } = workload;
+      const order = settings.parameter('x-device-config-load');
+      const [stop, load] = await Promise.allSettled([
+        devices.machine.switchoverCost('parallel'),
+        devices.machine.loadCost(order),
+      ]);
       return {
         type: machineType,
         ...(uuid === undefined ? {} : { uuid: uuidText(uuid) }),
         vcpus: vcpuCount,
         ram: ram.map(({ idstr, usedLength, pageSize }) => ({ name: idstr, size: usedLength, 'page-size': pageSize })),
+        'free-memory': freemem(),
+        ...(stop.status === 'fulfilled' ? { 'stop-time': stop.value.stopMs } : {}),
+        ...(load.status === 'fulfilled' ? { 'load-time': load.value.ms } : {}),
+        handshake: HANDSHAKE_SPOKEN,
+        given: [...CAPABILITY_NAMES, ...PARAMETER_NAMES].filter((name) => settings.isGiven(name)),
       };
     },
   });

@@ -41,6 +41,8 @@ export interface Channel {
    * without FFI, nothing changes.
    */
   favourLatency?(unsentBytesMax?: number): void;
+  /** Bytes that the kernel has taken and the peer's kernel has not; 0 where that cannot be told. */
+  inKernel?(): number;
   /** Transfers between the kernel and memory without a copy in between, where the channel is a socket and the system lets us. */
   readonly direct?: DirectTransfer | undefined;
 }

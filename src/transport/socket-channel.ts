@@ -7,7 +7,14 @@
 import type { Socket } from 'node:net';
 import { getSystemErrorName } from 'node:util';
 import { asError, assert } from '../base/index.ts';
-import { acknowledgeNow, canVector, type IoVector, limitUnsent, takeDescriptor } from '../native/index.ts';
+import {
+  acknowledgeNow,
+  bytesInKernel,
+  canVector,
+  type IoVector,
+  limitUnsent,
+  takeDescriptor,
+} from '../native/index.ts';
 import type { Channel, ChannelCounters, Chunk, DirectTransfer } from './channel.ts';
 import { type ChannelPosition, channelFailure, closedHere, type TransportError } from './errors.ts';
 import { errorBehindEnd } from './handle.ts';
@@ -183,6 +190,10 @@ export class SocketChannel implements Channel {
     // Not a tcp socket: neither option exists.
     if (!limitUnsent(fd, unsentBytesMax) || !acknowledgeNow(fd)) return;
     this.#ring.onRead = () => acknowledgeNow(descriptorOf(this.#input));
+  }
+
+  inKernel(): number {
+    return Math.max(0, bytesInKernel(descriptorOf(this.#output)));
   }
 
   destroy(reason?: Error): void {

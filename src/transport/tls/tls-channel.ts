@@ -74,6 +74,10 @@ export class TlsChannel implements Channel {
     this.#inner.favourLatency?.(unsentBytesMax);
   }
 
+  inKernel(): number {
+    return this.#inner.inKernel?.() ?? 0;
+  }
+
   destroy(reason?: Error): void {
     this.#failure ??= closedHere(this.#position(), reason);
     this.#ring.abort(this.#failure);

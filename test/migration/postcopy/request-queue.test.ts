@@ -45,6 +45,20 @@ test('a request may ask for several pages; what is clean, sent or asked for alre
   assert.equal(queue.add('a', 3 * PAGE, PAGE), 1, 'taken out of the queue but not sent: it may be asked for again');
 });
 
+test('tiers: what is not open is left out and keeps its place', () => {
+  const { ram } = setUp();
+  const queue = new RequestQueue(ram, PAGE, [0, 1]);
+  queue.add('b', 0, 16 * PAGE);
+  queue.add('a', 5 * PAGE, 2 * PAGE);
+  queue.add('b', 16 * PAGE, 8 * PAGE);
+  const place = { block: 0, page: 0 };
+  const next = (open?: number) => (queue.next(place, open) ? `${place.block}/${place.page}` : undefined);
+  assert.deepEqual([next(0b01), next(0b11), next(0b10)], ['0/5', '1/0', '1/8']);
+  assert.equal(queue.length, 2);
+  assert.deepEqual([next(0b11), next(0b01), next(0), next(0b10)], ['0/6', undefined, undefined, '1/16']);
+  assert.equal(queue.length, 0);
+});
+
 test('a new return path begins with nothing asked for and no block named', () => {
   const { queue } = setUp();
   queue.add('a', 0, PAGE);

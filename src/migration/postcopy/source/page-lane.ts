@@ -52,6 +52,11 @@ export class PageLane {
     return this.#page < this.#end;
   }
 
+  /** Bytes that the peer has not taken yet, as far as can be told: a page finds them before it. */
+  get ahead(): number {
+    return this.output.unsent + (this.output.channel.inKernel?.() ?? 0);
+  }
+
   /** Whether `page` belongs to the host page under way. */
   holds(block: number, page: number): boolean {
     return this.busy && block === this.#block && page >= this.#first && page < this.#end;

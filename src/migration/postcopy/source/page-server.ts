@@ -7,7 +7,7 @@ import type { Statistics } from '../../statistics.ts';
 import { BackgroundWindow } from './background-window.ts';
 import type { PageLane } from './page-lane.ts';
 import type { Place, RemainingRam } from './remaining-ram.ts';
-import { RequestQueue } from './request-queue.ts';
+import { UrgentLanes } from './urgent-lanes.ts';
 
 /**
  * The background goes out in pieces of so many bytes at most. Between two of them requests are heard: a request waits for one piece at most, in user
@@ -20,8 +20,6 @@ const PIECE_BYTES = 64 * 1024;
  */
 const FOLLOW_NEAR_BYTES = 1024 * 1024;
 const FOLLOW_BYTES = 256 * 1024;
-/** A lane that answers requests without waiting for its peer gives others a turn at least this often, ms. */
-const TURN_MS = 2;
 
 export interface PageServerParts {
   readonly ram: RemainingRam;
@@ -43,13 +41,11 @@ export interface PageServerParts {
  */
 export class PageServer {
   readonly #parts: PageServerParts;
-  readonly #queue: RequestQueue;
+  readonly #urgent: UrgentLanes;
   readonly #pacer = new Pacer();
   readonly #window = new BackgroundWindow();
   /** The largest host page, bytes. */
   readonly #unitBytes: number;
-  /** Urgent lanes that are sending. */
-  readonly #sending = new Set<PageLane>();
   /** Where the background goes on. */
   readonly #cursor: Place = { block: 0, page: 0 };
   readonly #place: Place = { block: 0, page: 0 };
@@ -64,15 +60,28 @@ export class PageServer {
 
   constructor(parts: PageServerParts) {
     this.#parts = parts;
-    this.#queue = new RequestQueue(parts.ram, parts.targetPageSize);
-    this.#unitBytes = Math.max(...parts.ram.blocks.map(({ hostPages }) => hostPages)) * parts.targetPageSize;
+    const { ram, urgent: lanes, targetPageSize } = parts;
+    this.#urgent = new UrgentLanes({
+      ram,
+      lanes,
+      targetPageSize,
+      began: (place) => this.#follow(place),
+      idle: () => {
+        parts.statistics.progress();
+        this.#answer();
+        this.#news.wake();
+      },
+      failed: (error) => this.stop(error),
+    });
+    this.#unitBytes = Math.max(...ram.blocks.map(({ hostPages }) => hostPages)) * targetPageSize;
   }
 
   /** The destination wants pages (bytes; `block` undefined: of the block named last). Throws MIGRATION_PAGE_REQUEST. */
   request(block: string | undefined, start: number, length: number): void {
     const { background, urgent, statistics } = this.#parts;
-    statistics.requested((urgent[0] ?? background).output.unsent, this.#window.onTheWay(background.output.offset));
-    if (this.#queue.add(block, start, length) === 0) return;
+    const ahead = urgent.length > 0 ? this.#urgent.unsent : background.output.unsent;
+    statistics.requested(ahead, this.#window.onTheWay(background.output.offset));
+    if (this.#urgent.queue.add(block, start, length) === 0) return;
     if (urgent.length > 0) this.#answer();
     else this.#news.wake();
   }
@@ -86,6 +95,7 @@ export class PageServer {
   /** Sends everything; `run` rejects with `error` if it has not. Idempotent. */
   stop(error: Error): void {
     this.#failure ??= error;
+    this.#urgent.stop();
     this.#news.wake();
   }
 
@@ -94,17 +104,18 @@ export class PageServer {
    * is under way any more.
    */
   async run(): Promise<void> {
-    const { background, urgent, stream } = this.#parts;
+    const { background, stream } = this.#parts;
     try {
       await stream.beginRam('part');
       this.#window.begin(background.output.offset, nowMs());
       this.#answer();
       while (await this.#step());
       await stream.endRam();
-      for (const lane of [background, ...urgent]) await lane.output.drained();
+      await background.output.drained();
+      await this.#urgent.drained();
     } catch (error) {
       this.stop(asError(error));
-      while (this.#sending.size > 0) await this.#news.next();
+      while (this.#urgent.sending > 0) await this.#news.next();
       throw error;
     }
   }
@@ -114,13 +125,13 @@ export class PageServer {
     const { ram, background, settings, statistics } = this.#parts;
     this.#check();
     const isLast = ram.pages === 0 && !background.busy;
-    if (isLast && this.#sending.size === 0) return false;
+    if (isLast && this.#urgent.sending === 0) return false;
     if (isLast || !this.#mayPush()) {
       await this.#news.next();
       return true;
     }
     this.#pacer.rate = settings.parameter('max-postcopy-bandwidth');
-    const delayMs = this.#queue.length > 0 ? 0 : this.#delayMs();
+    const delayMs = this.#urgent.queue.length > 0 ? 0 : this.#delayMs();
     if (delayMs > 0) {
       await this.#news.next(delayMs);
       return true;
@@ -144,13 +155,13 @@ export class PageServer {
     const { urgent, background, breakHuge } = this.#parts;
     if (urgent.length === 0) return true;
     if (!breakHuge && background.busy) return true;
-    return this.#sending.size === 0 && this.#queue.length === 0;
+    return this.#urgent.sending === 0 && this.#urgent.queue.length === 0;
   }
 
   /** Begins the next host page on the main channel: a requested one, or that of the cursor. False: there is none. */
   #next(): boolean {
     const { ram, background, urgent } = this.#parts;
-    const place = urgent.length === 0 && this.#queue.next(this.#place) ? this.#place : undefined;
+    const place = urgent.length === 0 && this.#urgent.queue.next(this.#place) ? this.#place : undefined;
     if (place === undefined && !ram.seek(this.#cursor)) return false;
     background.begin(place ?? this.#cursor);
     this.#asked = place !== undefined;
@@ -185,7 +196,7 @@ export class PageServer {
     } while (
       !background.busy &&
       output.offset < end &&
-      this.#queue.length > 0 === asked &&
+      this.#urgent.queue.length > 0 === asked &&
       this.#mayPush() &&
       this.#next()
     );
@@ -205,44 +216,12 @@ export class PageServer {
     await stream.beginRam('part');
   }
 
-  /** Has every idle urgent lane send requested pages. */
+  /** Has idle preempt channels send requested pages. */
   #answer(): void {
-    const { urgent, background, breakHuge } = this.#parts;
+    const { background, breakHuge } = this.#parts;
     // What waits when the connection is lost is asked for again over the next one.
     if (this.#failure !== undefined || (!breakHuge && background.busy)) return;
-    for (const lane of urgent) {
-      if (this.#queue.length === 0) return;
-      if (this.#sending.has(lane)) continue;
-      this.#sending.add(lane);
-      this.#drain(lane)
-        .catch((error: unknown) => this.stop(asError(error)))
-        .finally(() => {
-          this.#sending.delete(lane);
-          // A request may have come just behind the last look at the queue.
-          this.#answer();
-          this.#news.wake();
-        });
-    }
-  }
-
-  /** Sends requested pages until none waits. As long as the machine and the kernel answer at once, so does this. */
-  async #drain(lane: PageLane): Promise<void> {
-    let turnAtMs = nowMs() + TURN_MS;
-    while (this.#failure === undefined && this.#queue.next(this.#place)) {
-      lane.begin(this.#place);
-      this.#follow(this.#place);
-      while (lane.busy) {
-        const wait = lane.write(lane.output.offset + PIECE_BYTES);
-        if (wait !== undefined) await wait;
-        const sent = lane.output.flush();
-        if (sent !== undefined) await sent;
-        this.#check();
-        if (nowMs() < turnAtMs) continue;
-        await yieldToEventLoop();
-        turnAtMs = nowMs() + TURN_MS;
-      }
-    }
-    this.#parts.statistics.progress();
+    this.#urgent.answer();
   }
 
   #check(): void {

@@ -2,28 +2,40 @@ import { blockOfKey, clearBit, newBitmap, pageKey, pageOfKey, setBit, testBit } 
 import { badPageRequest } from '../../errors.ts';
 import type { Place, RemainingRam } from './remaining-ram.ts';
 
+/** All tiers. */
+const ANY = -1;
+
 /**
  * Host pages that the destination has asked for and that are still to be sent, in the order asked. A page that is waiting already, or no
- * longer to be sent, is not queued (qemu-wire 6.4: such requests are ordinary), so there are never more entries than pages.
+ * longer to be sent, is not queued (qemu-wire 6.4: such requests are ordinary), so there are never more entries than pages. Where some must wait for
+ * others of their kind, the blocks are in tiers: whoever takes pages may leave out whole tiers.
  */
 export class RequestQueue {
   readonly #ram: RemainingRam;
   readonly #targetPageSize: number;
-  readonly #waiting: number[] = [];
-  #head = 0;
+  /** By block. */
+  readonly #tiers: readonly number[];
+  /** By tier. */
+  readonly #waiting: readonly Fifo[];
   /** By block: host pages (their first target page) that are in the queue. */
   readonly #queued: readonly Uint32Array[];
   /** The block that the last request named; a request without a name means it. -1: none has. */
   #named = -1;
+  /** Entries so far. */
+  #count = 0;
+  #length = 0;
 
-  constructor(ram: RemainingRam, targetPageSize: number) {
+  /** `tiers`: of each block, from 0; default: all the same. */
+  constructor(ram: RemainingRam, targetPageSize: number, tiers: readonly number[] = ram.blocks.map(() => 0)) {
     this.#ram = ram;
     this.#targetPageSize = targetPageSize;
+    this.#tiers = tiers;
+    this.#waiting = Array.from({ length: Math.max(0, ...tiers) + 1 }, () => new Fifo());
     this.#queued = ram.blocks.map(({ pageCount }) => newBitmap(pageCount));
   }
 
   get length(): number {
-    return this.#waiting.length - this.#head;
+    return this.#length;
   }
 
   /**
@@ -51,40 +63,87 @@ export class RequestQueue {
     for (let page = start / this.#targetPageSize; page < end; page += hostPages) {
       if (testBit(queued, page) || !this.#ram.isDirty(block, page)) continue;
       setBit(queued, page);
-      this.#waiting.push(pageKey(block, page));
+      this.#waiting[this.#tiers[block]!]!.push(pageKey(block, page), this.#count++);
+      this.#length++;
       added++;
     }
     return added;
   }
 
-  /** Moves `into` to the page that has waited longest and takes it out; false if none waits. Pages sent meanwhile are passed over. */
-  next(into: Place): boolean {
-    while (this.#head < this.#waiting.length) {
-      const key = this.#waiting[this.#head++]!;
+  /**
+   * Moves `into` to the page that has waited longest and takes it out; false if none waits. Pages sent meanwhile are passed over. `open`: tiers that
+   * may be taken from, a bit each.
+   */
+  next(into: Place, open = ANY): boolean {
+    for (;;) {
+      const fifo = this.#oldest(open);
+      if (fifo === undefined) return false;
+      const key = fifo.shift();
+      this.#length--;
       const block = blockOfKey(key);
       const page = pageOfKey(key);
       clearBit(this.#queued[block]!, page);
       if (!this.#ram.isDirty(block, page)) continue;
       into.block = block;
       into.page = page;
-      this.#compact();
       return true;
     }
-    this.#compact();
-    return false;
   }
 
   /** The return path is a new one: nothing has been asked for, no block named. */
   clear(): void {
-    this.#waiting.length = 0;
-    this.#head = 0;
+    for (const fifo of this.#waiting) fifo.clear();
+    this.#length = 0;
     this.#named = -1;
     for (const map of this.#queued) map.fill(0);
   }
 
+  /** Of the open tiers the one with the request that came first. */
+  #oldest(open: number): Fifo | undefined {
+    let oldest: Fifo | undefined;
+    for (let tier = 0; tier < this.#waiting.length; tier++) {
+      const fifo = this.#waiting[tier]!;
+      if ((open & (1 << tier)) === 0 || fifo.length === 0) continue;
+      if (oldest === undefined || fifo.since < oldest.since) oldest = fifo;
+    }
+    return oldest;
+  }
+}
+
+/** Pages of one tier, each with the number of its request. */
+class Fifo {
+  readonly #keys: number[] = [];
+  readonly #since: number[] = [];
+  #head = 0;
+
+  get length(): number {
+    return this.#keys.length - this.#head;
+  }
+
+  /** Of the first one. */
+  get since(): number {
+    return this.#since[this.#head]!;
+  }
+
+  push(key: number, since: number): void {
+    this.#keys.push(key);
+    this.#since.push(since);
+  }
+
+  shift(): number {
+    const key = this.#keys[this.#head++]!;
+    if (this.#head >= 1024 || this.length === 0) this.#compact();
+    return key;
+  }
+
+  clear(): void {
+    this.#head = this.#keys.length;
+    this.#compact();
+  }
+
   #compact(): void {
-    if (this.#head < 1024 && this.#head < this.#waiting.length) return;
-    this.#waiting.splice(0, this.#head);
+    this.#keys.splice(0, this.#head);
+    this.#since.splice(0, this.#head);
     this.#head = 0;
   }
 }

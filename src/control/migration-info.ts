@@ -93,6 +93,10 @@ export const MIGRATION_INFO = struct('MigrationInfo', {
   'postcopy-non-vcpu-latency': optional(int, 'Destination: the mean of requests that no vCPU waited for, ns.'),
   'blocked-reasons': optional(arrayOf(str), 'What forbids a migration.'),
   'socket-address': optional(arrayOf(SOCKET_ADDRESS), 'Destination: where the source is awaited.'),
+  'x-postcopy-preempt-channels': optional(
+    int,
+    "vmferry's own, with postcopy-preempt: how many channels for requested pages the two ends use.",
+  ),
   'x-missed-stops': optional(
     int,
     "vmferry's own: how often devices could not be stopped within the downtime limit, so that the guest ran on and the migration tried again later.",

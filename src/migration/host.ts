@@ -46,6 +46,8 @@ export interface MigrationInfo {
   'socket-address'?: ({ type: 'inet'; host: string; port: string } | { type: 'unix'; path: string })[];
   /** vmferry's own, x- as QEMU marks such: what the migration waits for now, or how to go on after a failure. */
   'x-waiting-for'?: string;
+  /** With postcopy-preempt: how many channels for requested pages the two ends use. */
+  'x-postcopy-preempt-channels'?: number;
   /** Source: how often devices could not be stopped in time, so that the guest went on. */
   'x-missed-stops'?: number;
   /** Source: whether the destination has said that its devices are ready; missed: it did not, and the switchover went on without. */

@@ -11,7 +11,7 @@ import {
   type TlsTerms,
 } from '../transport/index.ts';
 import { unsupported } from './errors.ts';
-import type { Dial } from './source/multifd.ts';
+import type { Dial } from './source/dial-all.ts';
 
 /** Throws MIGRATION_UNSUPPORTED if the settings ask for more than one connection and the address has only one. */
 export function requireConnections(settings: SettingsView, address: Address): void {

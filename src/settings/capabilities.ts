@@ -30,8 +30,9 @@ export interface CapabilityDeclaration {
  * - `implied`: what the source has on, the destination must have on; on at the destination alone it does nothing.
  * - `offered`: the source decides; the destination may have it on or off.
  * - `both or none`: it has a value at both or at neither, but each its own.
+ * - `at most`: a number that each has its own of; two ends that shake hands use the smaller one, with anybody else it is the least there is.
  */
-export type Ends = 'destination' | 'same' | 'implied' | 'offered' | 'both or none';
+export type Ends = 'destination' | 'same' | 'implied' | 'offered' | 'both or none' | 'at most';
 
 /**
  * What an end was given counts more than a default: if only one of two ends was told, the other follows as far as it can. If it cannot, or was told

@@ -51,6 +51,17 @@ export const OWN_PARAMETERS = {
     partOf: ['postcopy-preempt'],
     doc: 'postcopy-preempt, source: a huge page of the background is broken off for requested pages and finished behind them; off: requested pages wait until it is whole. A property of migration in QEMU 7.1 and 7.2, with the same default.',
   },
+  'x-postcopy-preempt-channels': {
+    type: { kind: 'int', min: 1, max: 16 },
+    default: 2,
+    since: 'vmferry',
+    support: 'yes',
+    unstable: true,
+    ends: 'at most',
+    settle: { rule: 'least', unasked: 16 },
+    partOf: ['postcopy-preempt'],
+    doc: 'postcopy-preempt: most channels for requested pages, so that none waits behind a larger one. Two ends that shake hands (x-vmferry-handshake) use as many as both allow; without a handshake, and so with every QEMU, there is one, whatever is asked for here. query-migrate tells how many there are.',
+  },
   'x-switchover-ack-timeout': longest(
     60_000,
     'switchover-ack: how long a destination may be silent when nothing else keeps the guest from being stopped. After that the migration fails if the destination is vmferry, and goes on without its word if nobody knows whether it would ever give it.',

@@ -121,6 +121,7 @@ const MUST: { readonly [E in Ends]?: string } = {
   same: 'the same at both',
   implied: 'on at the destination if it is on at the source',
   'both or none': 'set at both or at neither',
+  'at most': 'as each likes; without a handshake it is the least there is',
 };
 
 const MEET: Readonly<Record<SettleCapability | SettleParameter['rule'], string>> = {

@@ -13,6 +13,7 @@
  */
 export * from './errors.ts';
 export * from './handshake/frame.ts';
+export * from './handshake/preempt-initial.ts';
 export * from './limits.ts';
 export * from './mapped-ram/bitmap.ts';
 export * from './mapped-ram/header.ts';

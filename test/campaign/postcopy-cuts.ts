@@ -16,6 +16,7 @@ const MIB = 1024 * 1024;
 const RAM = 8 * MIB;
 /** A migration takes a fifth of a second; on a busy machine it may take this long, ms. */
 const DEADLINE_MS = 60_000;
+const CHANNELS_MAX = 4;
 /** What one connection carries on the way to the destination, and back, at the least in most cases. */
 const PAGES_BYTES = MIB;
 const REQUESTS_BYTES = 1024;
@@ -30,7 +31,8 @@ const NAMES = Object.keys(MACHINES) as Machines[];
 
 interface PostcopyCut {
   readonly machines: Machines;
-  readonly preempt: boolean;
+  /** Preempt channels. */
+  readonly channels: number;
   /** Of the background, bytes/s. */
   readonly bandwidth: number;
   /** The first counts from the moment in which the guest runs at the destination, the others from the beginning of their connections. */
@@ -41,7 +43,7 @@ interface PostcopyCut {
 
 export const postcopyCuts: Campaign<PostcopyCut> = {
   name: 'cuts of a postcopy between embedded machines',
-  groups: ['machines', 'channel', 'how', 'cuts', 'source says'],
+  groups: ['machines', 'preempt channels', 'channel', 'how', 'cuts', 'source says'],
   open: (seed) => PostcopyCutRig.open(seed),
 };
 
@@ -76,6 +78,7 @@ class PostcopyCutRig implements Rig<PostcopyCut> {
       source: source.machine,
       destination: destination.machine,
       preempt: true,
+      preemptChannels: { source: CHANNELS_MAX, destination: CHANNELS_MAX },
     });
     moved.outgoing.startPostcopy();
     await inTime(moved.completed(), DEADLINE_MS);
@@ -85,11 +88,11 @@ class PostcopyCutRig implements Rig<PostcopyCut> {
   }
 
   parameters(random: Random, index: number): PostcopyCut {
-    const preempt = random.chance(0.6);
-    const cuts = Array.from({ length: random.pick([1, 1, 2, 4]) }, () => drawCut(random, preempt));
+    const channels = random.pick([0, 0, 1, 1, 2, CHANNELS_MAX]);
+    const cuts = Array.from({ length: random.pick([1, 1, 2, 4]) }, () => drawCut(random, channels));
     return {
       machines: NAMES[index % NAMES.length]!,
-      preempt,
+      channels,
       bandwidth: random.pick([2e6, 5e6, 20e6]),
       cuts,
       pausedBy: random.pick(['source', 'destination'] as const),
@@ -97,13 +100,14 @@ class PostcopyCutRig implements Rig<PostcopyCut> {
   }
 
   async run(parameters: PostcopyCut): Promise<Row | undefined> {
-    const { machines, preempt, cuts } = parameters;
+    const { machines, channels, cuts } = parameters;
     const pair = this.#pairs.get(machines)!;
     const { source, destination } = pair;
     const moved = await PostcopyMove.between({
       source: source.machine,
       destination: destination.machine,
-      preempt,
+      preempt: channels > 0,
+      ...(channels > 1 && { preemptChannels: { source: channels, destination: channels } }),
       bandwidth: parameters.bandwidth,
     });
     const made = await inTime(cutAndRecover(moved, parameters), DEADLINE_MS);
@@ -116,7 +120,8 @@ class PostcopyCutRig implements Rig<PostcopyCut> {
     if (made === 0) return undefined;
     return {
       machines,
-      channel: `${cuts[0]!.connection === 1 ? 'preempt' : 'main'} ${cuts[0]!.direction}`,
+      'preempt channels': String(channels),
+      channel: `${cuts[0]!.connection === 0 ? 'main' : 'preempt'} ${cuts[0]!.direction}`,
       how: cuts[0]!.how,
       cuts: String(made),
       at: cuts.map(({ after }) => after).join(', '),
@@ -130,13 +135,14 @@ class PostcopyCutRig implements Rig<PostcopyCut> {
   }
 }
 
-function drawCut(random: Random, preempt: boolean): CutPlan {
+function drawCut(random: Random, channels: number): CutPlan {
   const direction = random.pick(['toTarget', 'toTarget', 'toClient'] as const);
   // As many cuts between 10 and 100 bytes as between 10 and 100 KiB: recoveries are short, and so are requests.
   const magnitude = random.int(0, Math.log2(direction === 'toTarget' ? PAGES_BYTES : REQUESTS_BYTES));
   const after = random.int(2 ** magnitude - 1, 2 ** (magnitude + 1) - 2);
   // On a preempt channel nothing comes back.
-  const connection = preempt && direction === 'toTarget' ? random.pick([0, 1]) : 0;
+  const isPreempt = channels > 0 && direction === 'toTarget' && random.chance(channels / (channels + 1));
+  const connection = isPreempt ? random.int(1, channels) : 0;
   return { direction, after, connection, how: random.pick(['end', 'reset', 'blackhole'] as const) };
 }
 

@@ -119,6 +119,7 @@ const KNOWN = [
   'query-migrate.ram.x-postcopy-on-the-way-mean: not in QEMU',
   'query-migrate.x-handshake: not in QEMU',
   'query-migrate.x-missed-stops: not in QEMU',
+  'query-migrate.x-postcopy-preempt-channels: not in QEMU',
   'query-migrate.x-switchover-ack: not in QEMU',
   'query-migrate.x-waiting-for: not in QEMU',
   ...['migrate-set-parameters', 'query-migrate-parameters'].flatMap((command) =>

@@ -58,6 +58,7 @@ const ONE_CONNECTION = impossible({ moreConnections: false, multifd: true, postc
 const WHOLE_RAM = impossible({ moreConnections: true, multifd: true, postcopy: false });
 const ACK = 'return-path=on switchover-ack=on';
 const FOUR = 'multifd=on multifd-channels=4';
+const PREEMPT = 'postcopy-ram=on postcopy-preempt=on';
 
 /** `settled`: name=value of each; `refused`: what the rules say of what is left. */
 const CASES: readonly [name: string, source: End, destination: End, settled: string, refused?: RegExp][] = [
@@ -117,6 +118,18 @@ const CASES: readonly [name: string, source: End, destination: End, settled: str
     { given: 'postcopy-ram=on postcopy-preempt=on' },
     { cannot: ONE_CONNECTION },
     'postcopy-ram=on postcopy-preempt=off',
+  ],
+  [
+    'as many preempt channels as only one was given',
+    { given: `${PREEMPT} x-postcopy-preempt-channels=4` },
+    { given: PREEMPT },
+    'x-postcopy-preempt-channels=4',
+  ],
+  [
+    'the smaller number of two',
+    { given: `${PREEMPT} x-postcopy-preempt-channels=4` },
+    { given: `${PREEMPT} x-postcopy-preempt-channels=3` },
+    'x-postcopy-preempt-channels=3',
   ],
   ['postcopy at the destination alone does nothing', {}, { given: 'postcopy-ram=on' }, ''],
   ['nor does its preempt channel', {}, { given: 'postcopy-ram=on postcopy-preempt=on' }, 'postcopy-preempt=off'],

@@ -59,13 +59,16 @@ for (const [kind, channels, machineType, values] of MOVES) {
   });
 }
 
-for (const preempt of [false, true]) {
-  test(`postcopy with connections that break${preempt ? ', preempt' : ''}`, async (t) => {
+for (const preemptChannels of [0, 1, 3]) {
+  test(`postcopy with connections that break, ${preemptChannels} preempt channels`, async (t) => {
     const { source, destination } = await machines(t, { ram: 16 * MIB, dirtyRate: 100e6 });
     const moved = await PostcopyMove.between({
       source,
       destination,
-      preempt,
+      preempt: preemptChannels > 0,
+      ...(preemptChannels > 1 && {
+        preemptChannels: { source: preemptChannels, destination: preemptChannels },
+      }),
       bandwidth: 10 * MIB,
       tls: folders.pair('psk'),
     });

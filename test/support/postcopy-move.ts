@@ -42,6 +42,8 @@ export interface PostcopyMoveOptions {
   readonly source: SourceMachine;
   readonly destination: DestinationMachine;
   readonly preempt?: boolean;
+  /** Both shake hands, and this is what each was given, if anything. Absent: no handshake. */
+  readonly preemptChannels?: { readonly source?: number; readonly destination?: number };
   /** Of the background, bytes/s; 0: as fast as it goes. */
   readonly bandwidth?: number;
   readonly change?: (settings: Settings) => void;
@@ -62,20 +64,25 @@ export class PostcopyMove {
   });
 
   private constructor(options: PostcopyMoveOptions, proxy: CutProxy, listener: Awaited<ReturnType<typeof listen>>) {
-    const settings = testSettings((settings) => {
-      settings.setCapabilities([
-        { capability: 'postcopy-ram', state: true },
-        { capability: 'postcopy-preempt', state: options.preempt ?? false },
-        { capability: 'postcopy-blocktime', state: true },
-      ]);
-      settings.setParameters({ 'max-postcopy-bandwidth': options.bandwidth ?? 0 });
-      options.change?.(settings);
-    });
+    const { preemptChannels } = options;
+    const settingsOf = (end: 'source' | 'destination') =>
+      testSettings((settings) => {
+        settings.setCapabilities([
+          { capability: 'postcopy-ram', state: true },
+          { capability: 'postcopy-preempt', state: options.preempt ?? false },
+          { capability: 'postcopy-blocktime', state: true },
+          { capability: 'x-vmferry-handshake', state: preemptChannels !== undefined },
+        ]);
+        const most = preemptChannels?.[end];
+        if (most !== undefined) settings.setParameters({ 'x-postcopy-preempt-channels': most });
+        settings.setParameters({ 'max-postcopy-bandwidth': options.bandwidth ?? 0 });
+        options.change?.(settings);
+      });
     this.proxy = proxy;
     this.#tls = options.tls;
     this.outgoing = new OutgoingMigration({
       machine: options.source,
-      settings,
+      settings: settingsOf('source'),
       ...routeTo(proxy.address, { tls: options.tls?.client }),
       secured: options.tls !== undefined,
       returnPath: () => true,
@@ -83,7 +90,7 @@ export class PostcopyMove {
     });
     this.incoming = new IncomingMigration({
       machine: options.destination,
-      settings,
+      settings: settingsOf('destination'),
       takesAnyMachine: options.destination.targetPageSize === 4096 && !('runState' in options.destination),
       listener,
       observer: { status: this.there.note },

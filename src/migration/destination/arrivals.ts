@@ -28,7 +28,7 @@ export type SourceListener = Pick<Listener, 'accept' | 'next' | 'close' | 'refus
 /** For first bytes of a stranger: QEMU sends them right after connecting, ms. */
 const FIRST_BYTES_MS = 10_000;
 /** Connections that have not said yet what they are, beyond those that are awaited. */
-const UNKNOWN_MAX = 32;
+export const UNKNOWN_MAX = 32;
 
 export interface Arrived {
   readonly main: Channel;
@@ -135,9 +135,7 @@ export class Arrivals {
   async #look(connection: Connection): Promise<void> {
     if (this.#unknown.size >= this.#count + UNKNOWN_MAX) return this.#turnAway(connection);
     this.#unknown.add(connection);
-    const timer = setTimeout(() => connection.destroy(), FIRST_BYTES_MS);
-    const bytes = await connection.firstBytes(isEnough);
-    clearTimeout(timer);
+    const bytes = await firstBytesOf(connection, isEnough);
     this.#unknown.delete(connection);
     try {
       if (bytes.length < MAGIC_BYTES) {
@@ -242,6 +240,16 @@ export class Arrivals {
       for (const line of lines) closeLine(line);
       throw thrown;
     }
+  }
+}
+
+/** The first bytes of somebody who has come; fewer than enough if no more come in time. Then the connection is destroyed. */
+export async function firstBytesOf(connection: Connection, enough: (bytes: Buffer) => boolean): Promise<Buffer> {
+  const timer = setTimeout(() => connection.destroy(), FIRST_BYTES_MS);
+  try {
+    return await connection.firstBytes(enough);
+  } finally {
+    clearTimeout(timer);
   }
 }
 

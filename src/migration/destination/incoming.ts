@@ -6,7 +6,7 @@ import type { Channel } from '../../transport/index.ts';
 import type { Command, RamCounts, StreamEvent } from '../../wire/index.ts';
 import { unlessAborted } from '../deadline.ts';
 import { MigrationError, mismatch, unsupported, wrongState } from '../errors.ts';
-import { type Agreement, agreedInfo, agreedSettings } from '../handshake/agreement.ts';
+import { type Agreement, agreedInfo, agreedSettings, preemptChannels } from '../handshake/agreement.ts';
 import { destinationFacts, impossible } from '../handshake/own-facts.ts';
 import { answerHandshake } from '../handshake/shake-hands.ts';
 import type { MigrationInfo, MigrationStatus } from '../host.ts';
@@ -119,6 +119,8 @@ export class IncomingMigration {
     const info: MigrationInfo = { status: this.status };
     const error = this.#failure ?? this.#postcopy?.pausedBy;
     if (error !== undefined) info['error-desc'] = explain(error);
+    if (this.#settings.capability('postcopy-preempt'))
+      info['x-postcopy-preempt-channels'] = preemptChannels(this.#settings, this.#agreement);
     Object.assign(info, this.#postcopy?.figures);
     if (this.#agreement !== undefined) info['x-handshake'] = agreedInfo(this.#agreement);
     const waitingFor = this.#waitsFor ?? this.#waitingFor;
@@ -383,6 +385,7 @@ export class IncomingMigration {
       settings: this.#settings,
       stream,
       listener: this.#options.listener,
+      preemptChannels: preemptChannels(this.#settings, this.#agreement),
       signal: this.#abort.signal,
       status: () => this.status,
       move: (status) => this.#state.move(status),

@@ -44,6 +44,7 @@ function judgeCapability(
     case 'offered':
     case 'destination':
     case 'both or none':
+    case 'at most':
     case undefined:
       return undefined;
     default:

@@ -33,6 +33,12 @@ export function agreedSettings(settings: SettingsView, { settled }: Agreement): 
   return withChanges(settings, changesOf(settled));
 }
 
+/** Channels for requested pages: as many as both ends use; one if nobody has told that there may be more. `settings`: with what both use. */
+export function preemptChannels(settings: SettingsView, agreement: Agreement | undefined): number {
+  const isTold = agreement?.peer.parameters?.['x-postcopy-preempt-channels'] !== undefined;
+  return isTold ? settings.parameter('x-postcopy-preempt-channels') : 1;
+}
+
 /** As query-migrate shows it. */
 export function agreedInfo({ settled, warnings }: Agreement): HandshakeInfo {
   return {

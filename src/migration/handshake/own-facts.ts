@@ -25,7 +25,7 @@ const FIGURES_MS = 2_000;
 const TOLD: ReadonlySet<ParameterName> = new Set(['x-handshake-insist', 'downtime-limit']);
 const PARAMETERS_TOLD: readonly ParameterName[] = PARAMETER_NAMES.filter((name) => {
   const { ends } = parameterDeclaration(name);
-  return TOLD.has(name) || ends === 'same' || ends === 'both or none';
+  return TOLD.has(name) || ends === 'same' || ends === 'both or none' || ends === 'at most';
 });
 
 /** What cannot be switched on for this migration, whatever the settings say. */

@@ -65,12 +65,13 @@ export class Links {
   }
 
   /** A preempt channel. `failed`: it has broken. */
-  addUrgent(channel: Channel, failed: (error: Error) => void): void {
+  addUrgent(channel: Channel, failed: (error: Error) => void): ChannelOutput {
     const output = new ChannelOutput(channel, { bufferBytes: URGENT_BUFFER_BYTES, bufferCount: 2 });
     this.urgent.push(output);
     if (this.#destroyed !== undefined) channel.destroy(this.#destroyed);
     // The destination says nothing on it; it is read to see its end.
     void untilItEnds(channel).catch((error: unknown) => failed(asError(error)));
+    return output;
   }
 
   /** Looks whether the destination takes what it is sent, until the connections are closed. `stalled`: it does not any more. */

@@ -1,5 +1,4 @@
 /** Opening the parallel channels of capability multifd. */
-import { setMaxListeners } from 'node:events';
 import { announceChannel, CopyChannels, type PageChannels, SendChannels } from '../../dataplane/index.ts';
 import type { SharedRam } from '../../machine/index.ts';
 import { closeLine, type Line } from '../../native/index.ts';
@@ -9,10 +8,8 @@ import { unlessAborted } from '../deadline.ts';
 import { MigrationError } from '../errors.ts';
 import { pageCompression } from '../page-compression.ts';
 import { besideState } from './beside.ts';
+import { type Dial, dialAll } from './dial-all.ts';
 import type { SourceRun } from './run.ts';
-
-/** A further connection to the destination; `role` names it. Must end when `signal` aborts. */
-export type Dial = (role: string, signal: AbortSignal) => Promise<Connection>;
 
 /**
  * Where channels carry no packets: both ends are in this process, one is a file, and threads copy pages to the destination's RAM. Resolves once the
@@ -43,7 +40,7 @@ export async function openChannels(run: SourceRun, dial: Dial, failed: (error: E
   const { machine, settings, profile, signal } = run;
   const state = besideState(run);
   const compression = pageCompression(settings);
-  const lines = await dialAll(dial, settings.parameter('multifd-channels'), machine.uuid, signal);
+  const lines = await dialChannels(dial, settings.parameter('multifd-channels'), machine.uuid, signal);
   return await SendChannels.start({
     lines,
     ram: machine.sharedRam(),
@@ -70,33 +67,23 @@ export async function openCopies(
   });
 }
 
-async function dialAll(dial: Dial, count: number, uuid: Uint8Array | undefined, signal: AbortSignal): Promise<Line[]> {
-  const stop = new AbortController();
-  const either = AbortSignal.any([signal, stop.signal]);
-  // Each attempt listens: that many are no leak.
-  setMaxListeners(count, either);
-  const open = async (channel: number) => {
-    try {
-      const line = lineOf(await dial(`multifd ${channel}`, either));
+async function dialChannels(dial: Dial, count: number, uuid: Uint8Array | undefined, signal: AbortSignal) {
+  return await dialAll({
+    dial: (role, either) => dial(role, either).catch((thrown) => Promise.reject(notTaken(role, thrown))),
+    roles: Array.from({ length: count }, (_, channel) => `multifd ${channel}`),
+    signal,
+    take: (connection, channel) => {
+      const line = lineOf(connection);
       announceChannel(line, channel, uuid);
       return line;
-    } catch (thrown) {
-      // What one cannot have the others need not wait for; the first reason is the one that is told.
-      stop.abort(notTaken(channel, thrown));
-      return undefined;
-    }
-  };
-  const opened = await Promise.all(Array.from({ length: count }, (_, channel) => open(channel)));
-  const lines = opened.filter((line) => line !== undefined);
-  if (lines.length === count) return lines;
-  for (const line of lines) closeLine(line);
-  throw stop.signal.reason;
+    },
+    drop: closeLine,
+  });
 }
 
 /** The main channel was taken a moment before. */
-function notTaken(channel: number, thrown: unknown): unknown {
+function notTaken(name: string, thrown: unknown): unknown {
   if (!isTransportError(thrown) || thrown.code !== 'TRANSPORT_REFUSED') return thrown;
-  const name = `multifd ${channel}`;
   const message = `${name}: the destination does not take this channel: are multifd and multifd-channels the same there?`;
   return new MigrationError({ code: 'MIGRATION_PEER_GONE', phase: name }, message, thrown);
 }

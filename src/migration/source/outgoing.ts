@@ -5,7 +5,7 @@ import { type CompatProfile, type SettingsView, type TimedWait, WAITS } from '..
 import type { Address, Channel } from '../../transport/index.ts';
 import { inTime } from '../deadline.ts';
 import { isNeverStarted, MigrationError, unsupported, wrongState } from '../errors.ts';
-import { type Agreement, agreedInfo, agreedSettings } from '../handshake/agreement.ts';
+import { type Agreement, agreedInfo, agreedSettings, preemptChannels } from '../handshake/agreement.ts';
 import { impossible, sourceFacts } from '../handshake/own-facts.ts';
 import { offerHandshake } from '../handshake/shake-hands.ts';
 import type { MigrationInfo, MigrationStatus } from '../host.ts';
@@ -14,8 +14,9 @@ import type { PostcopySource } from '../postcopy/source/postcopy-source.ts';
 import type { StallWatch } from '../stall-watch.ts';
 import { Statistics } from '../statistics.ts';
 import { OUTGOING_ARCS } from '../status.ts';
+import type { Dial } from './dial-all.ts';
 import { Links } from './links.ts';
-import type { CopyTo, Dial, MoreChannels } from './multifd.ts';
+import type { CopyTo, MoreChannels } from './multifd.ts';
 import { Precopy } from './precopy.ts';
 import type { SourceRun } from './run.ts';
 import { setUp } from './setup.ts';
@@ -115,6 +116,8 @@ export class OutgoingMigration {
       info['xbzrle-cache'] = this.#statistics.xbzrle(this.#settings.parameter('xbzrle-cache-size'));
     }
     if (this.#agreement !== undefined) info['x-handshake'] = agreedInfo(this.#agreement);
+    if (this.#settings.capability('postcopy-preempt'))
+      info['x-postcopy-preempt-channels'] = preemptChannels(this.#settings, this.#agreement);
     const error = this.#failure ?? this.#postcopy?.pausedBy;
     if (error !== undefined) info['error-desc'] = explain(error);
     const stalls = this.#postcopy?.stalls ?? this.#stalls;
@@ -284,6 +287,7 @@ export class OutgoingMigration {
       stream: new StreamWriter(machine, links.output, profile),
       acks: this.#acks(links, profile),
       costs: new SwitchoverCosts(machine, links.returnPath, this.#loadCostTold),
+      preemptChannels: preemptChannels(this.#settings, this.#agreement),
       signal: this.#abort.signal,
       check: () => this.#check(),
       lost: (error) => this.#lost(error),

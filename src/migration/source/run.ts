@@ -20,6 +20,8 @@ export interface SourceRun {
   /** With switchover-ack. */
   readonly acks: SwitchoverAcks | undefined;
   readonly costs: SwitchoverCosts;
+  /** With postcopy-preempt: how many such channels both ends have agreed on. */
+  readonly preemptChannels: number;
   readonly signal: AbortSignal;
 
   /** Throws if the migration has failed or was cancelled. */

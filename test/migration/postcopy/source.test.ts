@@ -1,7 +1,7 @@
 /** The source of a postcopy against a destination by script: what is sent in which order, and where the guest is after which failure. */
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { explain } from '../../../src/base/index.ts';
+import { explain, Reader, Writer } from '../../../src/base/index.ts';
 import { createWorkload, type WorkloadMachine, type WorkloadOptions } from '../../../src/machine/index.ts';
 import {
   type MigrationStatus,
@@ -12,6 +12,12 @@ import {
 import { PING_ARRIVED } from '../../../src/migration/return-path.ts';
 import type { Settings } from '../../../src/settings/index.ts';
 import type { Channel, Connection } from '../../../src/transport/index.ts';
+import {
+  decodeHandshake,
+  decodePreemptInitial,
+  encodeHandshake,
+  PREEMPT_INITIAL_BYTES,
+} from '../../../src/wire/index.ts';
 import { type MemoryCut, memoryPair } from '../../support/memory-channel.ts';
 import { testSettings } from '../../support/move.ts';
 import { PageLog, readUrgent, ScriptedPostcopy } from '../../support/scripted-postcopy.ts';
@@ -328,6 +334,66 @@ for (const breaks of [true, false]) {
     assert.equal(new Set(order).size, order.length);
     assert.ok(!order.includes(`${block}/${2 * HUGE_PAGES}`));
   });
+}
+
+for (const [told, channels] of [
+  [undefined, 1],
+  [2, 2],
+  [4, 4],
+] as const) {
+  const waits = channels === 1;
+  test(`${channels} preempt channels, as the destination tells of ${told ?? 'none'}: a small page ${waits ? 'waits' : 'does not wait'} for a huge one`, async (t) => {
+    const one = await play(t, {
+      machine: { hostPage: 2 * MIB },
+      settings: (s) => {
+        s.setCapabilities([...PREEMPT, { capability: 'x-vmferry-handshake', state: true }]);
+        s.setParameters({ 'x-postcopy-preempt-channels': 4 });
+        CRAWL(s);
+      },
+    });
+    const parameters = told === undefined ? {} : { 'x-postcopy-preempt-channels': told };
+    await answerHello(one.peer.channel, { handshake: 2, parameters, settled: parameters });
+    await one.peer.until(({ kind }) => kind === 'ram-blocks');
+    await one.peer.say({ type: 'PONG', value: 1 });
+    await load(one.peer);
+    assert.equal(one.urgent.length, channels);
+    const { blocks } = one.peer.pages;
+    const pages = new PageLog();
+    pages.begin(blocks);
+    for (const [id, channel] of one.urgent.entries()) {
+      // A channel alone begins with its first page.
+      if (channels > 1) assert.equal(await announcedBy(channel, channels), id);
+      void readUrgent(channel, pages).catch(() => {});
+    }
+    // Of the first host page a piece has gone in the background.
+    await one.peer.say(
+      { type: 'REQ_PAGES_ID', block: blocks[0]!.idstr, start: 2 * MIB, length: 2 * MIB },
+      { type: 'REQ_PAGES_ID', block: blocks[1]!.idstr, start: 9 * PAGE, length: PAGE },
+    );
+    while (pages.order.length < 513) await new Promise((resolve) => setImmediate(resolve));
+    const place = pages.order.indexOf('1/9');
+    if (waits) assert.equal(place, 512);
+    else assert.ok(place < 256, `${place} records of the huge page came before it`);
+    one.migration.abandon();
+    assert.equal((await one.result).status, 'failed');
+  });
+}
+
+/** Answers the handshake of the source with those facts. */
+async function answerHello(channel: Channel, facts: object): Promise<void> {
+  const chunk = await channel.read();
+  assert(chunk !== null);
+  decodeHandshake(new Reader(chunk.bytes.subarray(chunk.start, chunk.end)), 'hello');
+  const writer = new Writer(64);
+  encodeHandshake(writer, { kind: 'answer', body: Buffer.from(JSON.stringify(facts)) });
+  await channel.write(Buffer.from(writer.bytes()));
+}
+
+/** Which of so many preempt channels it says it is; no page has been asked for yet. */
+async function announcedBy(channel: Channel, channels: number): Promise<number> {
+  const chunk = await channel.read();
+  assert(chunk !== null && chunk.end - chunk.start === PREEMPT_INITIAL_BYTES);
+  return decodePreemptInitial(new Reader(chunk.bytes.subarray(chunk.start, chunk.end)), channels);
 }
 
 test('a modern source waits for a PONG before it opens the preempt channel', async (t) => {

@@ -1,6 +1,7 @@
 /** Requested pages over several preempt channels: who waits for whom, by the order in which records come. */
 import assert from 'node:assert/strict';
-import test, { type TestContext } from 'node:test';
+import test, { after } from 'node:test';
+import fc from 'fast-check';
 import { createWorkload } from '../../../src/machine/index.ts';
 import { PageLane } from '../../../src/migration/postcopy/source/page-lane.ts';
 import { type Place, RemainingRam } from '../../../src/migration/postcopy/source/remaining-ram.ts';
@@ -48,10 +49,12 @@ class SharedLog extends PageLog {
   }
 }
 
-/** Three blocks: 8 MiB in pages of 2 MiB; two small ones in pages of 4 KiB. Nothing of it has been sent. `unread`: channels that nobody reads yet. */
-async function play(t: TestContext, count: number, unread: readonly number[] = []): Promise<Play> {
-  const machine = await createWorkload({ ram: 4 * HUGE, vcpus: 1, dirtyRate: 0, fill: 1, hostPage: HUGE });
-  t.after(() => machine.dispose());
+/** Three blocks: 8 MiB in pages of 2 MiB; two small ones in pages of 4 KiB. */
+const machine = await createWorkload({ ram: 4 * HUGE, vcpus: 1, dirtyRate: 0, fill: 1, hostPage: HUGE });
+after(() => machine.dispose());
+
+/** Nothing has been sent yet. `unread`: channels that nobody reads yet. */
+function play(count: number, unread: readonly number[] = []): Play {
   const all = machine.ram.map(({ usedLength }) => Array.from({ length: usedLength / PAGE }, (_, page) => page));
   const ram = new RemainingRam(
     machine.ram,
@@ -61,7 +64,6 @@ async function play(t: TestContext, count: number, unread: readonly number[] = [
   const order: string[] = [];
   const channels = Array.from({ length: count }, (_, id) => {
     const [ours, theirs] = memoryPair({ name: `preempt ${id}` });
-    t.after(() => ours.destroy());
     const log = new SharedLog(order);
     log.begin(machine.ram.map(({ idstr, usedLength }) => ({ idstr, usedLength })));
     return { ours, theirs, log };
@@ -85,8 +87,7 @@ async function play(t: TestContext, count: number, unread: readonly number[] = [
   });
   const ask = (block: number, page: number) => {
     const { idstr, pageSize } = machine.ram[block]!;
-    assert.equal(lanes.queue.add(idstr, page * PAGE, pageSize), 1);
-    lanes.answer();
+    if (lanes.queue.add(idstr, page * PAGE, pageSize) > 0) lanes.answer();
   };
   const over = async () => {
     while (lanes.sending > 0 || lanes.queue.length > 0) {
@@ -98,6 +99,7 @@ async function play(t: TestContext, count: number, unread: readonly number[] = [
     const records = () => channels.reduce((sum, { log }) => sum + log.order.length, 0);
     const sent = () => statistics.normalPages + statistics.zeroPages;
     while (records() < sent()) await new Promise((resolve) => setImmediate(resolve));
+    for (const { ours } of channels) ours.destroy();
   };
   return { lanes, order, of: (lane) => channels[lane]!.log.order, ask, read, over };
 }
@@ -117,8 +119,8 @@ for (const [count, waits] of [
   [2, false],
   [4, false],
 ] as const) {
-  test(`a small page is asked for behind a huge one: with ${count} ${waits ? 'it waits for all of it' : 'it does not'}`, async (t) => {
-    const { ask, order, over } = await play(t, count);
+  test(`a small page is asked for behind a huge one: with ${count} ${waits ? 'it waits for all of it' : 'it does not'}`, async () => {
+    const { ask, order, over } = play(count);
     ask(0, HUGE_PAGES);
     for (const page of [7, 9, 200]) ask(1, page);
     await over();
@@ -132,8 +134,8 @@ for (const [count, waits] of [
   });
 }
 
-test('several huge pages go one after another, each in one piece on one channel, and the oldest first', async (t) => {
-  const { ask, of, over, order } = await play(t, 3);
+test('several huge pages go one after another, each in one piece on one channel, and the oldest first', async () => {
+  const { ask, of, over, order } = play(3);
   for (const huge of [2, 0, 3]) ask(0, huge * HUGE_PAGES);
   ask(1, 1);
   ask(2, 2);
@@ -156,8 +158,8 @@ test('several huge pages go one after another, each in one piece on one channel,
   assert.ok(before(order, 0, '1/1') === 0 && before(order, 0, '2/2') === 0, 'small pages before the second huge one');
 });
 
-test('a channel whose peer takes nothing holds up its own page only', async (t) => {
-  const { ask, of, order, read, over } = await play(t, 2, [0]);
+test('a channel whose peer takes nothing holds up its own page only', async () => {
+  const { ask, of, order, read, over } = play(2, [0]);
   // It goes on the channel that nobody reads, and stays there.
   ask(0, 0);
   for (let page = 0; page < 100; page++) ask(1, page);
@@ -172,8 +174,8 @@ test('a channel whose peer takes nothing holds up its own page only', async (t) 
   assert.equal(of(0).length, HUGE_PAGES);
 });
 
-test('stopped: nothing else begins', async (t) => {
-  const { lanes, ask, order, of, read } = await play(t, 2, [0]);
+test('stopped: nothing else begins', async () => {
+  const { lanes, ask, order, of, read } = play(2, [0]);
   ask(0, 0);
   lanes.stop();
   ask(1, 5);
@@ -181,4 +183,38 @@ test('stopped: nothing else begins', async (t) => {
   while (lanes.sending > 0) await new Promise((resolve) => setImmediate(resolve));
   assert.ok(of(0).length < HUGE_PAGES);
   assert.ok(!order.includes('1/5'));
+});
+
+const asked = fc.oneof(
+  fc.record({ block: fc.constant(0), page: fc.nat(3).map((huge) => huge * HUGE_PAGES) }),
+  fc.record({ block: fc.integer({ min: 1, max: 2 }), page: fc.nat(63) }),
+);
+
+test('whatever is asked for, over however many channels: each page comes once, whole, in one piece of one channel', async () => {
+  const requests = fc.array(fc.tuple(asked, fc.boolean()), { maxLength: 60 });
+  await fc.assert(
+    fc.asyncProperty(fc.integer({ min: 1, max: 5 }), requests, async (count, list) => {
+      const { ask, of, over, order } = play(count);
+      for (const [{ block, page }, waits] of list) {
+        ask(block, page);
+        if (waits) await new Promise((resolve) => setImmediate(resolve));
+      }
+      await over();
+      const names = new Set(list.map(([{ block, page }]) => `${block}/${page}`));
+      const wanted = [...names].flatMap((name) => {
+        const [block, page] = name.split('/').map(Number);
+        const records = block === 0 ? HUGE_PAGES : 1;
+        return Array.from({ length: records }, (_, i) => `${block}/${page! + i}`);
+      });
+      assert.deepEqual([...order].sort(), wanted.sort());
+      for (let lane = 0; lane < count; lane++) {
+        const own = of(lane);
+        for (const [at, name] of own.entries()) {
+          const page = Number(name.split('/')[1]);
+          if (name.startsWith('0/') && page % HUGE_PAGES !== 0) assert.equal(own[at - 1], `0/${page - 1}`);
+        }
+      }
+    }),
+    { numRuns: 30 },
+  );
 });

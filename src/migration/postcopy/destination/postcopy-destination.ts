@@ -13,7 +13,7 @@ import { type AdvisedPages, LatePages } from './late-pages.ts';
 import { type MainReaderParts, readMain } from './main-reader.ts';
 import { Reconnection } from './reconnection.ts';
 import { SourceConnection } from './source-connection.ts';
-import { UrgentReceiver } from './urgent-receiver.ts';
+import { UrgentPages, type UrgentTotals } from './urgent-pages.ts';
 
 /** What the destination of a postcopy must know of the conductor it works for. */
 export interface PostcopyDestinationParts {
@@ -22,6 +22,8 @@ export interface PostcopyDestinationParts {
   readonly stream: IncomingStream;
   /** Further connections of the source. */
   readonly listener: SourceListener;
+  /** With postcopy-preempt: how many such channels both ends have agreed on. */
+  readonly preemptChannels: number;
   readonly signal: AbortSignal;
   readonly status: () => MigrationStatus;
   readonly move: (status: MigrationStatus) => void;
@@ -52,7 +54,6 @@ export interface AdvisedRam {
  */
 export class PostcopyDestination {
   readonly #parts: PostcopyDestinationParts;
-  readonly #blocks: readonly AnnouncedBlock[];
   readonly #pages: LatePages;
   /** Of the main channel. */
   readonly sink: HostPageSink;
@@ -61,8 +62,7 @@ export class PostcopyDestination {
   /** That there is, or was last. */
   #connection: SourceConnection;
   #began = false;
-  #awaitsPreempt = false;
-  /** Main has ended, and there are pages which the preempt channel has still to bring. */
+  /** Main has ended, and there are pages which preempt channels have still to bring. */
   #awaitsRest = false;
   #runs = false;
   /** From LISTEN on: settles when every page is in place. */
@@ -70,13 +70,11 @@ export class PostcopyDestination {
   #pausedBy: Error | undefined;
   #abandonedBy: Error | undefined;
   #resumed: () => void = () => {};
-  /** Of preempt channels. */
-  readonly #urgent: UrgentReceiver[] = [];
+  readonly #urgent: UrgentPages;
 
   /** Throws MIGRATION_MISMATCH, MIGRATION_UNSUPPORTED. */
   constructor(parts: PostcopyDestinationParts, { ram, blocks, advised }: AdvisedRam) {
     this.#parts = parts;
-    this.#blocks = blocks;
     this.#connection = new SourceConnection(parts.stream.channel);
     this.#reconnection = new Reconnection(parts.waitsFor);
     this.#pages = new LatePages({
@@ -88,6 +86,14 @@ export class PostcopyDestination {
       say: (message) => this.#connection.say(message),
     });
     this.sink = this.#pages.sink(parts.stream.channel.label);
+    this.#urgent = new UrgentPages({
+      pages: this.#pages,
+      blocks,
+      targetPageSize: parts.machine.targetPageSize,
+      channels: parts.settings.capability('postcopy-preempt') ? parts.preemptChannels : 0,
+      settings: parts.stream.settings,
+      drain: () => this.#drain(),
+    });
     this.#main = {
       stream: parts.stream,
       pages: this.#pages,
@@ -102,7 +108,7 @@ export class PostcopyDestination {
     };
   }
 
-  /** The package has come: nothing comes over any other way than the main and the preempt channel any more. */
+  /** The package has come: nothing comes over any other way than the main and the preempt channels any more. */
   get began(): boolean {
     return this.#began;
   }
@@ -123,23 +129,17 @@ export class PostcopyDestination {
   }
 
   get awaitsPreempt(): boolean {
-    return this.#awaitsPreempt;
+    return this.#urgent.awaitsChannels;
   }
 
-  /** While the preempt channel has still to bring pages and main has ended: grows with what comes there, bytes. Undefined at any other time. */
+  /** While preempt channels have still to bring pages and main has ended: grows with what comes there, bytes. Undefined at any other time. */
   get late(): number | undefined {
     return this.#awaitsRest ? this.urgentTotals.bytes : undefined;
   }
 
   /** What has come over preempt channels, those of earlier connections included. */
-  get urgentTotals(): { readonly bytes: number; readonly normalPages: number; readonly zeroPages: number } {
-    const totals = { bytes: 0, normalPages: 0, zeroPages: 0 };
-    for (const { channel, counts } of this.#urgent) {
-      totals.bytes += channel.counters.bytesRead;
-      totals.normalPages += counts.normal;
-      totals.zeroPages += counts.zero;
-    }
-    return totals;
+  get urgentTotals(): UrgentTotals {
+    return this.#urgent.totals;
   }
 
   /** POSTCOPY_RAM_DISCARD. Throws MIGRATION_DISCARD. */
@@ -149,13 +149,13 @@ export class PostcopyDestination {
 
   /** Resolves when every page is in place. Rejects if the machine has not run, or when abandoned. */
   async run(event: StreamEvent & { readonly kind: 'package' }): Promise<void> {
-    const { stream, move, listener } = this.#parts;
+    const { stream, move, listener, signal } = this.#parts;
     this.#began = true;
     move('postcopy-device');
     // The stream's parser goes on behind it.
     const inner = stream.packaged({ ...event, bytes: Buffer.from(event.bytes) });
     try {
-      await this.#openPreempt(listener);
+      await this.#urgent.open(this.#connection, listener, signal);
       for (let next = inner.next(); next !== undefined; next = inner.next()) {
         const taken = this.#takePackaged(next);
         // A device that waits for a page which can come no more waits no more.
@@ -209,40 +209,6 @@ export class PostcopyDestination {
     this.abandon(error);
     await this.#receiving?.catch(() => {});
     await this.#connection.unread();
-  }
-
-  /** Requested pages come over a channel of their own: it is there before anything can be asked for. */
-  async #openPreempt(listener: SourceListener): Promise<void> {
-    const { settings, signal, machine } = this.#parts;
-    const connection = this.#connection;
-    try {
-      if (!settings.capability('postcopy-preempt')) return;
-      this.#awaitsPreempt = true;
-      const channel = await connection.awaitPreempt(listener, this.#parts.stream.settings, signal);
-      const sink = this.#pages.sink(channel.label);
-      sink.listen();
-      const receiver = new UrgentReceiver(channel, {
-        pageSize: machine.targetPageSize,
-        blocks: this.#blocks,
-        sink,
-        drain: () => this.#drain(),
-      });
-      this.#urgent.push(receiver);
-      connection.read(this.#readUrgent(receiver)).catch((error: unknown) => {
-        // When all pages are here it may end as it likes.
-        if (this.#pages.received.missing > 0) connection.lose(asError(error));
-      });
-    } finally {
-      this.#awaitsPreempt = false;
-      // Nobody else comes.
-      listener.close();
-    }
-  }
-
-  async #readUrgent(receiver: UrgentReceiver): Promise<void> {
-    if ((await receiver.run()) === 'eos') return;
-    const what = `${receiver.channel.label}: the source closed the channel before all pages had come`;
-    throw new MigrationError({ code: 'MIGRATION_PEER_GONE', phase: 'postcopy' }, what);
   }
 
   async #takePackaged(event: StreamEvent): Promise<void> {
@@ -331,6 +297,6 @@ export class PostcopyDestination {
     inTime(connection.whileItLasts(resumed), 'going on', stream.settings).catch((error: unknown) =>
       connection.lose(asError(error)),
     );
-    this.#openPreempt(listener).catch((error: unknown) => connection.lose(asError(error)));
+    this.#urgent.open(connection, listener, signal).catch((error: unknown) => connection.lose(asError(error)));
   }
 }

@@ -5,13 +5,14 @@ import type { ReturnPathMessage } from '../../../wire/index.ts';
 import { inTime } from '../../deadline.ts';
 import type { SourceListener } from '../../destination/arrivals.ts';
 import { answer } from '../../destination/last-words.ts';
+import { acceptPreempt } from './preempt-arrivals.ts';
 
-/** One connection to the source of a postcopy: its main channel and its preempt channel, which are lost together. */
+/** One connection to the source of a postcopy: its main channel and its preempt channels, which are lost together. */
 export class SourceConnection {
   readonly main: Channel;
   readonly #lost: Promise<never>;
   #lose: (error: Error) => void = () => {};
-  #preempt: Channel | undefined;
+  #preempt: readonly Channel[] = [];
   /** Whoever reads a channel, to be waited for when the connection is lost. */
   readonly #readers: Promise<unknown>[] = [];
 
@@ -24,7 +25,7 @@ export class SourceConnection {
   }
 
   get hasPreempt(): boolean {
-    return this.#preempt !== undefined;
+    return this.#preempt.length > 0;
   }
 
   /** Everything that waits for the connection throws `error`. The first one counts. */
@@ -48,18 +49,28 @@ export class SourceConnection {
     answer(this.main, message).catch((error: unknown) => this.lose(asError(error)));
   }
 
-  /** The preempt channel, which is the next that comes. Throws MIGRATION_DEADLINE, TransportError, why the connection was lost. */
-  async awaitPreempt(listener: SourceListener, settings: SettingsView, signal: AbortSignal): Promise<Channel> {
-    const arrival = listener.next(signal);
-    const connection = await inTime(this.whileItLasts(arrival), 'preempt', settings);
-    this.#preempt = connection.channel('preempt');
+  /** So many preempt channels, which are the next that come. Throws MIGRATION_DEADLINE, why the connection was lost, and as `acceptPreempt`. */
+  async awaitPreempt(
+    listener: SourceListener,
+    count: number,
+    settings: SettingsView,
+    signal: AbortSignal,
+  ): Promise<readonly Channel[]> {
+    const arrival = acceptPreempt(listener, count, signal);
+    try {
+      this.#preempt = await inTime(this.whileItLasts(arrival), 'preempt', settings);
+    } catch (error) {
+      // Too late: whoever closes the listener ends the wait for them.
+      arrival.then(destroyAll, () => {});
+      throw error;
+    }
     return this.#preempt;
   }
 
-  /** The preempt channel alone: when everything is here it is this side that closes it (qemu-wire 6.6). */
+  /** The preempt channels alone: when everything is here it is this side that closes them (qemu-wire 6.6). */
   async closePreempt(): Promise<void> {
-    this.#preempt?.destroy();
-    await this.#preempt?.closed;
+    destroyAll(this.#preempt);
+    await Promise.all(this.#preempt.map(({ closed }) => closed));
   }
 
   /** When it resolves nobody reads the channels, of which main is still open. Whoever reads main must have been told to end. */
@@ -72,7 +83,11 @@ export class SourceConnection {
   async close(error: Error): Promise<void> {
     this.lose(error);
     this.main.destroy(error);
-    this.#preempt?.destroy(error);
-    await Promise.all([this.main.closed, this.#preempt?.closed, ...this.#readers]);
+    destroyAll(this.#preempt, error);
+    await Promise.all([this.main.closed, ...this.#preempt.map(({ closed }) => closed), ...this.#readers]);
   }
+}
+
+function destroyAll(channels: readonly Channel[], reason?: Error): void {
+  for (const channel of channels) channel.destroy(reason);
 }

@@ -1,11 +1,12 @@
-/** From a precopy to a postcopy: what it wants, the preempt channel, the switchover. */
+/** From a precopy to a postcopy: what it wants, the preempt channels, the switchover. */
 import { WAITS } from '../../../settings/index.ts';
 import { unsupported } from '../../errors.ts';
-import type { Dial } from '../../source/multifd.ts';
+import type { Dial } from '../../source/dial-all.ts';
 import type { RamSaver } from '../../source/ram-save.ts';
 import type { SourceRun } from '../../source/run.ts';
 import { lastHarvest, stopGuest } from '../../source/switchover.ts';
 import { PostcopySource } from './postcopy-source.ts';
+import { connectPreempt } from './preempt-channels.ts';
 
 /** Throws MIGRATION_UNSUPPORTED if this migration cannot become a postcopy. */
 export function requirePostcopy({ links, settings, profile, machine }: SourceRun, dial: Dial | undefined): void {
@@ -20,9 +21,9 @@ export function requirePostcopy({ links, settings, profile, machine }: SourceRun
     throw unsupported(`multifd with postcopy-ram for ${machine.machineType} (QEMU does it from 10.1 on)`);
 }
 
-/** Machine types up to 7.2: the preempt channel is made right behind the main one, which the destination takes for main as it is first. */
+/** Machine types up to 7.2: preempt channels are made right behind the main one, which the destination takes for main as it is first. */
 export async function connectPreemptEarly(run: SourceRun, dial: Dial | undefined): Promise<void> {
-  if (run.profile.preemptPre72) await connectPreempt(run, dial);
+  if (run.profile.preemptPre72) await addPreempt(run, dial);
 }
 
 /** Stops the guest and sends all but what lets it run at the destination. A failure up to here leaves the guest to the source. */
@@ -32,7 +33,7 @@ export async function beginPostcopy(run: SourceRun, ram: RamSaver, dial: Dial | 
     // Whoever comes first is the main channel there: it must have been taken.
     await links.output.flush();
     await run.wait(links.returnPath!.answered(), 'answer');
-    await connectPreempt(run, dial);
+    await addPreempt(run, dial);
   }
   await stopGuest(run);
   await lastHarvest(run, ram);
@@ -43,10 +44,13 @@ export async function beginPostcopy(run: SourceRun, ram: RamSaver, dial: Dial | 
   return postcopy;
 }
 
-async function connectPreempt({ settings, links, signal, lost, check, waitsFor }: SourceRun, dial: Dial | undefined) {
+async function addPreempt(
+  { settings, links, preemptChannels, signal, lost, check, waitsFor }: SourceRun,
+  dial: Dial | undefined,
+): Promise<void> {
   if (!settings.capability('postcopy-preempt') || dial === undefined) return;
   waitsFor(WAITS.connection.what);
-  links.addUrgent((await dial('preempt', signal)).channel('preempt'), lost);
+  await connectPreempt(links, dial, preemptChannels, signal, lost);
   waitsFor(undefined);
   check();
 }

@@ -8,6 +8,7 @@ import type { StallWatch } from '../../stall-watch.ts';
 import { discardCommands } from './discards.ts';
 import { PageLane } from './page-lane.ts';
 import { PageServer } from './page-server.ts';
+import { connectPreempt } from './preempt-channels.ts';
 import { askForBitmaps, resumeThere } from './recovery.ts';
 import { RemainingRam } from './remaining-ram.ts';
 import type { Route } from './route.ts';
@@ -222,7 +223,7 @@ export class PostcopySource {
   }
 
   async #recover({ connect, dial }: Route, signal: AbortSignal): Promise<void> {
-    const { stream, settings, profile, statistics } = this.#run;
+    const { stream, settings, profile, statistics, preemptChannels } = this.#run;
     const preempt = settings.capability('postcopy-preempt');
     if (preempt && dial === undefined) throw unsupported('postcopy-preempt over a single connection');
     const main = await this.#connected(connect(signal));
@@ -231,10 +232,8 @@ export class PostcopySource {
     this.#stalls = links.watch(settings, (error) => links.destroy(error));
     signal.addEventListener('abort', () => links.destroy(asError(signal.reason)), { once: true });
     signal.throwIfAborted();
-    const addPreempt = async () =>
-      links.addUrgent((await this.#connected(dial!('preempt', signal))).channel('preempt'), (error) =>
-        links.destroy(error),
-      );
+    const addPreempt = () =>
+      this.#connected(connectPreempt(links, dial!, preemptChannels, signal, (error) => links.destroy(error)));
     this.#count(links);
     this.#run.move('postcopy-recover');
     stream.moveTo(links.output);

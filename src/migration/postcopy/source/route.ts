@@ -1,6 +1,6 @@
 import type { Address, Channel } from '../../../transport/index.ts';
 import { type ConnectTerms, connector, dialer } from '../../many-connections.ts';
-import type { Dial } from '../../source/multifd.ts';
+import type { Dial } from '../../source/dial-all.ts';
 
 /** A way to the destination, for a paused postcopy. What it makes must end when its signal aborts. */
 export interface Route {

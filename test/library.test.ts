@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type TestContext } from 'node:test';
 import { createWorkload, migrate, QmpServer, restore, Settings, save, VmHost } from '../src/index.ts';
+import { assertCompleted } from './support/completed.ts';
 
 const NO_SETTINGS = { capabilities: [], parameters: {} };
 
@@ -35,11 +36,11 @@ test('save, restore and migrate as calls, three machines in one process', async 
   await host(t, b, true);
   const last = await host(t, c, true);
   const saved = await save({ qmp: a, file, resume: false, settings: NO_SETTINGS });
-  assert.equal(saved.status, 'completed', saved.error?.message);
+  assertCompleted(saved);
   const restored = await restore({ qmp: b, file, paused: false, settings: NO_SETTINGS });
-  assert.equal(restored.status, 'completed', restored.error?.message);
+  assertCompleted(restored);
   const moved = await migrate({ source: b, destination: { qmp: c }, settings: NO_SETTINGS });
-  assert.equal(moved.status, 'completed', moved.error?.message);
+  assertCompleted(moved);
   await last.stop('paused');
   assert.equal((await last.verify()).pagesBad, 0);
 });

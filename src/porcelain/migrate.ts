@@ -3,7 +3,7 @@ import type { Assignments } from '../settings/index.ts';
 import { compare, HANDSHAKE, misfit } from './check.ts';
 import { arrival, listenThere, reachable } from './destination.ts';
 import { type DriveOptions, driveSource, failureOf } from './drive.ts';
-import { PorcelainError, wrongPeerState } from './errors.ts';
+import { PorcelainError } from './errors.ts';
 import { figuresOf, type MigrationFigures, type Outcome } from './outcome.ts';
 import { hasArrived, Peer } from './peer.ts';
 import { applySettings } from './peer-settings.ts';
@@ -64,15 +64,7 @@ async function move(
   nextUri: () => string,
   options: MigrateOptions,
 ): Promise<Outcome> {
-  const { running, status } = await source.execute('query-status');
-  if (status === 'inmigrate') {
-    throw wrongPeerState(
-      source.path,
-      'a guest',
-      status,
-      'the process waits for a migration itself: it has no guest to send',
-    );
-  }
+  const wasRunning = await source.expectGuest('send');
   const ours: Assignments['capabilities'] = [
     { capability: 'return-path', state: true },
     ...(options.postcopy === undefined ? [] : [{ capability: 'postcopy-ram', state: true } as const]),
@@ -104,7 +96,7 @@ async function move(
     const error = failureOf(source, driven);
     const late = await postcopy?.outcome(figures, error);
     if (late !== undefined) return late;
-    if (error !== undefined) return await settle({ source, destination, wasRunning: running, figures, error });
+    if (error !== undefined) return await settle({ source, destination, wasRunning, figures, error });
     return await completed(source, destination, figures);
   } finally {
     await undo();

@@ -53,6 +53,16 @@ export class Peer {
     return UNKNOWN;
   }
 
+  /** Whether its guest runs. Throws PEER_STATE if it has none, as it waits for a migration itself; `what`: is to be done with it. */
+  async expectGuest(what: 'send' | 'save'): Promise<boolean> {
+    const { running, status } = await this.execute('query-status');
+    if (status === 'inmigrate') {
+      const message = `the process waits for a migration itself: it has no guest to ${what}`;
+      throw wrongPeerState(this.path, 'a guest', status, message);
+    }
+    return running;
+  }
+
   /** Throws PEER_STATE unless the process waits for an incoming migration that nobody has begun. */
   async expectWaiting(): Promise<void> {
     const { status } = await this.execute('query-status');

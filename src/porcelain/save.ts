@@ -2,7 +2,7 @@ import { rm } from 'node:fs/promises';
 import { FerryError } from '../base/index.ts';
 import { type Assignments, Settings } from '../settings/index.ts';
 import { type DriveOptions, driveSource, failureOf } from './drive.ts';
-import { PorcelainError, wrongPeerState } from './errors.ts';
+import { PorcelainError } from './errors.ts';
 import { figuresOf, type Outcome } from './outcome.ts';
 import { Peer } from './peer.ts';
 import { applySettings } from './peer-settings.ts';
@@ -42,15 +42,7 @@ export async function save(options: SaveOptions): Promise<Outcome> {
 }
 
 async function saveOver(uri: string, source: Peer, options: SaveOptions): Promise<Outcome> {
-  const { running, status } = await source.execute('query-status');
-  if (status === 'inmigrate') {
-    throw wrongPeerState(
-      source.path,
-      'a guest',
-      status,
-      'the process waits for a migration itself: it has no guest to save',
-    );
-  }
+  const running = await source.expectGuest('save');
   const own = new Settings();
   own.setCapabilities(options.settings.capabilities);
   const { objects, parameters: ownParameters } = ownTls(options.tls, 'server');

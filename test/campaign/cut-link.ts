@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import type { Address } from '../../src/transport/index.ts';
 import { type CutDirection, type CutProxy, cutProxy } from '../support/cut-proxy.ts';
+import type { Row } from './campaign.ts';
 import type { Random } from './random.ts';
 import { type Landmark, StreamTap } from './stream-tap.ts';
 
@@ -130,8 +131,15 @@ export function measuredBy({ tap, said }: CutLink): Measured {
   return { end, 'ram-end': ramEnd, eof, total, said };
 }
 
+type Landmarks = Partial<Record<Landmark, number>>;
+
+/** Where a link was cut, and how. */
+export function cutRow(cut: Cut, cutAt: number, landmarks: Landmarks): Row {
+  return { place: partOf(cut, cutAt, landmarks), how: cut.how, at: `byte ${cutAt}` };
+}
+
 /** Which part of the stream the cut lay in, by the landmarks of that run. */
-export function partOf(cut: Cut, cutAt: number, landmarks: Partial<Record<Landmark, number>>): string {
+function partOf(cut: Cut, cutAt: number, landmarks: Landmarks): string {
   if (cut.direction === 'toClient') return 'return path';
   const { end, eof } = landmarks;
   const ramEnd = landmarks['ram-end'];

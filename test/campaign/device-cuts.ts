@@ -4,9 +4,9 @@
  */
 import type { Campaign, Rig, Row } from './campaign.ts';
 import { type Census, census, expectCensus } from './census.ts';
-import { type ChannelCut, type Cut, drawCut, type Measured, partOf } from './cut-link.ts';
+import { type ChannelCut, type Cut, cutRow, drawCut, type Measured } from './cut-link.ts';
 import { bytesOf, DEVICE_SETS, devicesOf, guestOf, switchoverAt } from './device-sets.ts';
-import { codesOf, expectChannel, INITIAL_PACKET_BYTES } from './errors.ts';
+import { bothSaid, expectChannel, INITIAL_PACKET_BYTES } from './errors.ts';
 import { EmbeddedPair, type MoveParameters } from './pair.ts';
 import type { Random } from './random.ts';
 
@@ -98,12 +98,9 @@ class DeviceCutRig implements Rig<DeviceCut> {
     return {
       devices: DEVICE_SETS[set]!.title,
       way,
-      place: 'channel' in cut ? 'channel' : partOf(cut, cutAt, landmarks),
-      how: cut.how,
-      at: `byte ${cutAt}`,
+      ...('channel' in cut ? { place: 'channel', how: cut.how, at: `byte ${cutAt}` } : cutRow(cut, cutAt, landmarks)),
       'runs at': runsAt,
-      'source says': source.status === 'completed' ? 'completed' : codesOf(source.error),
-      'destination says': destination.error === undefined ? 'completed' : codesOf(destination.error),
+      ...bothSaid(ends),
     };
   }
 

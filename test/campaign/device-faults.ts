@@ -12,7 +12,7 @@ import { type MachineWithVfs, machineWithVfs, type VfSide } from '../support/vf-
 import type { Campaign, Rig, Row } from './campaign.ts';
 import { inTime } from './deadline.ts';
 import { TINY } from './device-sets.ts';
-import { codesOf } from './errors.ts';
+import { bothSaid } from './errors.ts';
 import { type Course, type FaultCase, faultCases } from './fault-cases.ts';
 import { expectOnly, progressOf, resetsOf, verifyWhole } from './pair-machine.ts';
 import { Random } from './random.ts';
@@ -132,8 +132,7 @@ class Trial {
       way,
       'runs at': runsAt,
       'device there': lost,
-      'source says': ends.source.status === 'completed' ? 'completed' : codesOf(ends.source.error),
-      'destination says': ends.destination.error === undefined ? 'completed' : codesOf(ends.destination.error),
+      ...bothSaid(ends),
     };
   }
 

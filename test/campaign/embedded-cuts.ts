@@ -1,8 +1,8 @@
 /** The link between two embedded machines is cut anywhere, in either direction, in any way, while the guest dirties its memory. */
 import type { Campaign, Rig, Row } from './campaign.ts';
 import { type Census, census, expectCensus } from './census.ts';
-import { type Cut, drawCut, partOf } from './cut-link.ts';
-import { codesOf } from './errors.ts';
+import { type Cut, cutRow, drawCut } from './cut-link.ts';
+import { bothSaid } from './errors.ts';
 import { EmbeddedPair, type MoveParameters } from './pair.ts';
 import type { Random } from './random.ts';
 
@@ -43,18 +43,15 @@ class EmbeddedCutRig implements Rig<EmbeddedCut> {
   }
 
   async run(parameters: EmbeddedCut): Promise<Row | undefined> {
-    const { source, destination, cutAt, landmarks, runsAt } = await this.#pair.move(parameters);
+    const ends = await this.#pair.move(parameters);
     await expectCensus(this.#census);
     if (++this.#cases % WHOLE_EVERY === 0) await this.#pair.moveWhole();
+    const { cutAt, landmarks, runsAt } = ends;
     if (cutAt === undefined) return undefined;
-    const { cut } = parameters;
     return {
-      place: partOf(cut, cutAt, landmarks),
-      how: cut.how,
-      at: `byte ${cutAt}`,
+      ...cutRow(parameters.cut, cutAt, landmarks),
       'runs at': runsAt,
-      'source says': source.status === 'completed' ? 'completed' : codesOf(source.error),
-      'destination says': destination.error === undefined ? 'completed' : codesOf(destination.error),
+      ...bothSaid(ends),
     };
   }
 

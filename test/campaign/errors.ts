@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { explain, FerryError } from '../../src/base/index.ts';
+import type { Row } from './campaign.ts';
 
 /** Codes of an error and its causes, outermost first. */
 export function codesOf(error: unknown): string {
@@ -8,6 +9,20 @@ export function codesOf(error: unknown): string {
     codes.push(at instanceof FerryError ? at.code : at.name);
   }
   return codes.join(' < ');
+}
+
+interface Result {
+  readonly status: string;
+  readonly error?: Error;
+}
+
+export function saidBy({ status, error }: Result): string {
+  return status === 'completed' ? status : codesOf(error);
+}
+
+/** What both engines say in the end. */
+export function bothSaid({ source, destination }: { readonly source: Result; readonly destination: Result }): Row {
+  return { 'source says': saidBy(source), 'destination says': saidBy(destination) };
 }
 
 /** An error of a lost link names the channel and the byte. */

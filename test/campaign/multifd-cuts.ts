@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import type { Campaign, Rig, Row } from './campaign.ts';
 import { type Census, census, expectCensus } from './census.ts';
 import type { ChannelCut } from './cut-link.ts';
-import { codesOf, expectChannel, INITIAL_PACKET_BYTES } from './errors.ts';
+import { bothSaid, expectChannel, INITIAL_PACKET_BYTES } from './errors.ts';
 import { EmbeddedPair, type MoveParameters } from './pair.ts';
 import type { Random } from './random.ts';
 
@@ -77,7 +77,8 @@ class MultifdCutRig implements Rig<MultifdCut> {
   async run(parameters: MultifdCut): Promise<Row | undefined> {
     const { machineType, cut, multifd } = parameters;
     const pair = this.#pairs.get(machineType)!;
-    const { source, destination, cutAt, runsAt } = await pair.move(parameters);
+    const ends = await pair.move(parameters);
+    const { source, destination, cutAt, runsAt } = ends;
     await expectCensus(this.#census);
     if (++this.#cases % WHOLE_EVERY === 0) await pair.moveWhole({ multifd });
     if (cutAt === undefined) return undefined;
@@ -92,8 +93,7 @@ class MultifdCutRig implements Rig<MultifdCut> {
       how: cut.how,
       at: `byte ${cutAt} of channel ${cut.channel} of ${multifd.channels}`,
       'runs at': runsAt,
-      'source says': source.status === 'completed' ? 'completed' : codesOf(source.error),
-      'destination says': destination.error === undefined ? 'completed' : codesOf(destination.error),
+      ...bothSaid(ends),
     };
   }
 

@@ -3,7 +3,7 @@
  * pause, are connected anew, and at the end every page and register is right.
  */
 import assert from 'node:assert/strict';
-import { explain } from '../../src/base/index.ts';
+import { assertCompleted } from '../support/completed.ts';
 import type { CutDirection, CutPlan } from '../support/cut-proxy.ts';
 import { PostcopyMove } from '../support/postcopy-move.ts';
 import type { Campaign, Rig, Row } from './campaign.ts';
@@ -180,8 +180,8 @@ async function cutAndRecover(moved: PostcopyMove, { cuts, pausedBy }: PostcopyCu
   }
   both.catch(() => {});
   const { source, destination } = await running;
-  assert.equal(destination.status, 'completed', explain(destination.error));
-  if (destination.confirmed) assert.equal(source.status, 'completed', 'error' in source ? explain(source.error) : '');
+  assertCompleted(destination);
+  if (destination.confirmed) assertCompleted(source);
   return made;
 }
 

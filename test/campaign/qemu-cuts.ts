@@ -13,8 +13,8 @@ import { Settings } from '../../src/settings/index.ts';
 import { parseAddress } from '../../src/transport/index.ts';
 import type { Campaign, Rig, Row } from './campaign.ts';
 import { type Census, census, expectCensus } from './census.ts';
-import { type Cut, CutLink, drawCut, type Measured, measuredBy, partOf } from './cut-link.ts';
-import { codesOf, expectWhere } from './errors.ts';
+import { type Cut, CutLink, cutRow, drawCut, type Measured, measuredBy } from './cut-link.ts';
+import { expectWhere, saidBy } from './errors.ts';
 import {
   CounterSink,
   expectMoment,
@@ -104,11 +104,9 @@ class QemuCutRig implements Rig<QemuCut> {
     if (cutAt === undefined) return undefined;
     return {
       qemu: peer,
-      place: partOf(cut, cutAt, tap.landmarks),
-      how: cut.how,
-      at: `byte ${cutAt}`,
+      ...cutRow(cut, cutAt, tap.landmarks),
       guest,
-      'vmferry says': ends.outcome.error === undefined ? 'completed' : codesOf(ends.outcome.error),
+      'vmferry says': saidBy(ends.outcome),
     };
   }
 

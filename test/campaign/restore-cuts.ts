@@ -17,9 +17,9 @@ import { connect, parseAddress } from '../../src/transport/index.ts';
 import { testSettings } from '../support/move.ts';
 import type { Campaign, Rig, Row } from './campaign.ts';
 import { type Census, census, expectCensus } from './census.ts';
-import { type Cut, CutLink, drawCut, type Measured, measuredBy, partOf } from './cut-link.ts';
+import { type Cut, CutLink, cutRow, drawCut, type Measured, measuredBy } from './cut-link.ts';
 import { inTime } from './deadline.ts';
-import { codesOf, expectWhere } from './errors.ts';
+import { codesOf, expectWhere, saidBy } from './errors.ts';
 import { expectArrived, finalState, isMoment, provedPeers, readGuest, startQemu } from './qemu-guest.ts';
 import type { Random } from './random.ts';
 
@@ -98,11 +98,9 @@ class RestoreCutRig implements Rig<RestoreCut> {
       if (cutAt === undefined) return undefined;
       return {
         qemu: name,
-        place: partOf(cut, cutAt, tap.landmarks),
-        how: cut.how,
-        at: `byte ${cutAt}`,
+        ...cutRow(cut, cutAt, tap.landmarks),
         QEMU: what,
-        'vmferry says': ends.result.status === 'completed' ? 'completed' : codesOf(ends.result.error),
+        'vmferry says': saidBy(ends.result),
       };
     } finally {
       await qemu.stop();

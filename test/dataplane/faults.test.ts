@@ -10,21 +10,23 @@ import {
   type ReceiveChannels,
 } from '../../src/dataplane/index.ts';
 import { shutdownConnection } from '../../src/native/index.ts';
-import { MULTIFD_COMPRESSION, MULTIFD_FLAG, writeMultifdHeader } from '../../src/wire/index.ts';
+import { MULTIFD_COMPRESSION, MULTIFD_FLAG } from '../../src/wire/index.ts';
 import { closeAll, isOpen, receiveAll, tcpPair } from '../native/sockets.ts';
 import { until } from './held-link.ts';
-import { addAll, bytesOf, openSockets, PAGE, pairs, ramOf, receiverBehindInitial, sender } from './support.ts';
+import {
+  addAll,
+  bytesOf,
+  HEADER,
+  openSockets,
+  PAGE,
+  packet,
+  pairs,
+  ramOf,
+  receiverBehindInitial,
+  sender,
+} from './support.ts';
 
-const HEADER = 1344;
 const INITIAL = 64;
-
-function packet(normal: number, zero: number, flags = 0): Buffer {
-  const bytes = Buffer.alloc(HEADER + normal * PAGE, 0xab);
-  const offsets = Float64Array.from({ length: normal + zero }, (_, page) => page * PAGE);
-  const name = normal + zero === 0 ? undefined : Buffer.from('block0');
-  writeMultifdHeader(bytes.subarray(0, HEADER), flags, name, normal, zero, normal * PAGE, 1, offsets);
-  return bytes;
-}
 
 const SYNC = packet(0, 0, MULTIFD_FLAG.SYNC);
 

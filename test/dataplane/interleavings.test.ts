@@ -8,12 +8,11 @@ import test, { type TestContext } from 'node:test';
 import { controlOf } from '../../src/dataplane/control-words.ts';
 import { RECEIVED, type Receiver, receivePacket, receiverOf } from '../../src/dataplane/receive-loop.ts';
 import { MULTIFD_FLAG, writeMultifdHeader } from '../../src/wire/index.ts';
-import { bytesOf, PAGE, pairs, ramOf } from './support.ts';
+import { bytesOf, HEADER, PAGE, pairs, ramOf } from './support.ts';
 
 const RUNS = 10_000;
 const PAGES = 6;
 const CHANNELS = 3;
-const HEADER = 1344;
 const NAME = Buffer.from('block0');
 
 /** Numbers below `end`, from one seed. */

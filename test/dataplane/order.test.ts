@@ -6,9 +6,8 @@ import assert from 'node:assert/strict';
 import test, { type TestContext } from 'node:test';
 import { peek } from '../../src/native/index.ts';
 import { HeldLink, until } from './held-link.ts';
-import { addAll, bytesOf, PAGE, ramOf, receiverBehindInitial, sameRam, sender, writePage } from './support.ts';
+import { addAll, bytesOf, HEADER, PAGE, ramOf, receiverBehindInitial, sameRam, sender, writePage } from './support.ts';
 
-const HEADER = 1344;
 const BATCH = HEADER + 128 * PAGE;
 
 const range = (first: number, count: number) => Array.from({ length: count }, (_, i) => first + i);

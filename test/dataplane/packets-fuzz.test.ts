@@ -11,19 +11,12 @@ import { StateQueue } from '../../src/dataplane/device-state/state-queue.ts';
 import { StateRefusal } from '../../src/dataplane/errors.ts';
 import { RECEIVED, receivePacket, receiverOf } from '../../src/dataplane/receive-loop.ts';
 import type { MemoryRam } from '../../src/machine/index.ts';
-import {
-  deviceStateHeader,
-  isWireError,
-  MULTIFD_FLAG,
-  writeDeviceBuffer,
-  writeMultifdHeader,
-} from '../../src/wire/index.ts';
+import { deviceStateHeader, isWireError, MULTIFD_FLAG, writeDeviceBuffer } from '../../src/wire/index.ts';
 import { damage, generator } from '../fuzz/damage.ts';
-import { PAGE, pairs } from './support.ts';
+import { PAGE, packet, pairs } from './support.ts';
 
 const RUNS = 3000;
 const PAGES = 4;
-const HEADER = 1344;
 const INITIAL = 64;
 const GUARD = 0x77;
 const DEVICES = [{ idstr: 'vf0/vfio', instance: 0 }];
@@ -37,14 +30,6 @@ const ram: MemoryRam = {
   blocks: [{ idstr: 'block0', usedLength: PAGES * PAGE, memory, byteOffset: PAGE }],
 };
 
-function pages(normal: number, zero: number, flags = 0): Buffer {
-  const bytes = Buffer.alloc(HEADER + normal * PAGE, 0xab);
-  const offsets = Float64Array.from({ length: normal + zero }, (_, page) => page * PAGE);
-  const name = normal + zero === 0 ? undefined : Buffer.from('block0');
-  writeMultifdHeader(bytes.subarray(0, HEADER), flags, name, normal, zero, normal * PAGE, 1, offsets);
-  return bytes;
-}
-
 function state(index: number, isConfig: boolean, length: number): Buffer {
   const header = deviceStateHeader(DEVICES[0]!);
   writeDeviceBuffer(header, index, isConfig, length);
@@ -52,13 +37,13 @@ function state(index: number, isConfig: boolean, length: number): Buffer {
 }
 
 const STREAM = Buffer.concat([
-  pages(2, 1),
+  packet(2, 1),
   state(1, false, 700),
-  pages(0, 0, MULTIFD_FLAG.SYNC),
+  packet(0, 0, MULTIFD_FLAG.SYNC),
   state(0, false, 0),
   state(2, true, 300),
-  pages(1, 3),
-  pages(0, 0, MULTIFD_FLAG.SYNC),
+  packet(1, 3),
+  packet(0, 0, MULTIFD_FLAG.SYNC),
 ]);
 
 /** To the end of the channel; what ended it otherwise. */

@@ -11,10 +11,12 @@ import {
   type SendOptions,
 } from '../../src/dataplane/index.ts';
 import type { MemoryRam, SharedRam } from '../../src/machine/index.ts';
-import { MULTIFD_INITIAL_BYTES } from '../../src/wire/index.ts';
+import { MULTIFD_INITIAL_BYTES, writeMultifdHeader } from '../../src/wire/index.ts';
 import { receiveAll, socketPair } from '../native/sockets.ts';
 
 export const PAGE = 4096;
+/** Of a packet of pages. */
+export const HEADER = 1344;
 
 /** One block for each page count. */
 export function ramOf(...pageCounts: number[]): MemoryRam {
@@ -127,4 +129,13 @@ export function writeFromThread(fd: number, bytes: Buffer, andClose?: 'and close
     if (andClose) closeSync(fd);`;
   const thread = new Worker(code, { eval: true, workerData: { fd, bytes, andClose }, trackUnmanagedFds: false });
   return new Promise((resolve, reject) => thread.once('exit', () => resolve()).once('error', reject));
+}
+
+/** Of `block0`: so many pages of 0xab, then so many zero ones, from its beginning; or of nothing. */
+export function packet(normal: number, zero: number, flags = 0): Buffer {
+  const bytes = Buffer.alloc(HEADER + normal * PAGE, 0xab);
+  const offsets = Float64Array.from({ length: normal + zero }, (_, page) => page * PAGE);
+  const name = normal + zero === 0 ? undefined : Buffer.from('block0');
+  writeMultifdHeader(bytes.subarray(0, HEADER), flags, name, normal, zero, normal * PAGE, 1, offsets);
+  return bytes;
 }

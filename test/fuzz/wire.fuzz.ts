@@ -10,12 +10,11 @@ import {
   encodeHandshake,
   isWireError,
   type RamSink,
-  ReturnPathDecoder,
   StreamInput,
   StreamParser,
 } from '../../src/wire/index.ts';
 import { mappedRamSample, postcopySample, precopySample } from '../wire/samples.ts';
-import { chunks, fixture, PAGE } from '../wire/streams.ts';
+import { chunks, decodeReturnPath, fixture, PAGE } from '../wire/streams.ts';
 import { damage, generator } from './damage.ts';
 
 /** A decoder may keep twice what came (buffers double) and this, bytes. */
@@ -80,20 +79,9 @@ function parseStream(bytes: Buffer, cuts: Iterable<number>): string {
 }
 
 function parseReturnPath(bytes: Buffer, cuts: Iterable<number>): string {
-  const input = new StreamInput('fuzz');
-  const decoder = new ReturnPathDecoder(input.reader);
-  const outcome: string[] = [];
-  const take = () => {
-    for (let message = decoder.next(); message !== undefined; message = decoder.next()) outcome.push(message.type);
-  };
-  for (const chunk of chunks(bytes, cuts)) {
-    input.add(chunk);
-    take();
-    input.release();
-  }
-  input.finish();
-  take();
-  return outcome.join('\n');
+  return decodeReturnPath(bytes, cuts)
+    .map(({ type }) => type)
+    .join('\n');
 }
 
 /** Of the first frame; what is behind it is nobody's. */

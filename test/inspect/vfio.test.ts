@@ -1,8 +1,8 @@
 /** A stream with VFIO devices: every byte accounted for, each device with all of its sections, and damage inside one named by it. */
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { explain } from '../../src/base/index.ts';
 import type { Address } from '../../src/transport/index.ts';
+import { assertCompleted } from '../support/completed.ts';
 import { cutProxy } from '../support/cut-proxy.ts';
 import { testSettings } from '../support/move.ts';
 import { moveOver } from '../support/move-over.ts';
@@ -36,7 +36,7 @@ async function streamWithVfs(t: Parameters<typeof vfPair>[0], multifd: boolean):
     },
   });
   const { destination: arrived } = await ended;
-  assert.equal(arrived.status, 'completed', explain(arrived.error));
+  assertCompleted(arrived);
   return Buffer.concat(parts);
 }
 

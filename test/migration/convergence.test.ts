@@ -1,11 +1,11 @@
 /** When to switch over, and how hard to throttle: the decisions as tables, and one guest that only moves because it is throttled. */
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { explain } from '../../src/base/index.ts';
-import { createWorkload } from '../../src/machine/index.ts';
 import { AutoConverge, expectedDowntime, sumOf, type ThrottleSettings } from '../../src/migration/convergence.ts';
+import { assertCompleted } from '../support/completed.ts';
 import { memoryPair } from '../support/memory-channel.ts';
 import { move, testSettings } from '../support/move.ts';
+import { workloadPair } from '../support/workload-pair.ts';
 
 const MIB = 1024 * 1024;
 const DEFAULTS: ThrottleSettings = { initial: 20, increment: 10, max: 99, tailslow: false, triggerThreshold: 50 };
@@ -53,11 +53,12 @@ test('tailslow takes no more than is needed to reach the goal', () => {
 });
 
 test('a guest that dirties faster than the link carries converges once it is throttled', async (t) => {
-  const options = { ram: 16 * MIB, vcpus: 1, dirtyRate: 60e6, pattern: 'uniform' as const };
-  const source = await createWorkload(options);
-  const destination = await createWorkload({ ...options, incoming: true });
-  t.after(() => source.dispose());
-  t.after(() => destination.dispose());
+  const { source, destination } = await workloadPair(t, {
+    ram: 16 * MIB,
+    vcpus: 1,
+    dirtyRate: 60e6,
+    pattern: 'uniform',
+  });
   await source.resume();
   const settings = testSettings((s) => {
     s.setCapabilities([{ capability: 'auto-converge', state: true }]);
@@ -81,7 +82,7 @@ test('a guest that dirties faster than the link carries converges once it is thr
     },
   });
   const { source: result } = await moved.ended;
-  assert.equal(result.status, 'completed', result.status === 'completed' ? '' : explain(result.error));
+  assertCompleted(result);
   assert.ok(throttle >= 40, `throttled by ${throttle} % at most`);
   await destination.stop('paused');
   assert.deepEqual((await destination.verify()).bad, []);

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { explain, Writer } from '../../src/base/index.ts';
+import { Writer } from '../../src/base/index.ts';
 import { createWorkload, type WorkloadMachine } from '../../src/machine/index.ts';
 import { IncomingMigration } from '../../src/migration/index.ts';
 import { canVector } from '../../src/native/index.ts';
@@ -19,6 +19,7 @@ import {
   writePageRecord,
   writeZeroRecord,
 } from '../../src/wire/index.ts';
+import { assertCompleted } from '../support/completed.ts';
 import { oneChannel, testSettings } from '../support/move.ts';
 import { recordStream } from '../support/streams.ts';
 
@@ -142,7 +143,7 @@ async function receive(machine: WorkloadMachine, bytes: Buffer, next: (below: nu
   const result = await done;
   listener.close();
   channel.destroy();
-  assert.equal(result.status, 'completed', explain(result.error));
+  assertCompleted(result);
   return directBytes;
 }
 

@@ -2,7 +2,6 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import fc from 'fast-check';
-import { explain } from '../../src/base/index.ts';
 import type { SwitchoverCost } from '../../src/machine/index.ts';
 import { OutgoingMigration } from '../../src/migration/index.ts';
 import {
@@ -16,6 +15,7 @@ import {
 } from '../../src/migration/return-path.ts';
 import { Statistics } from '../../src/migration/statistics.ts';
 import { type DeviceToLoad, loadCostOf } from '../../src/vfio/machine/load-record.ts';
+import { assertCompleted } from '../support/completed.ts';
 import { memoryPair } from '../support/memory-channel.ts';
 import { testSettings } from '../support/move.ts';
 import { ScriptedDestination } from '../support/scripted-destination.ts';
@@ -180,7 +180,7 @@ async function play(costs: readonly number[], vmferry: boolean) {
     }
   };
   const [result] = await Promise.all([migration.run(), script()]);
-  assert.equal(result.status, 'completed', 'error' in result ? explain(result.error) : '');
+  assertCompleted(result);
   return order;
 }
 

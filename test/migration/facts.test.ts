@@ -15,10 +15,12 @@ import {
   StreamInput,
   StreamParser,
 } from '../../src/wire/index.ts';
+import { assertCompleted } from '../support/completed.ts';
 import { memoryPair } from '../support/memory-channel.ts';
 import { move, testSettings } from '../support/move.ts';
 import { ScriptedDestination } from '../support/scripted-destination.ts';
 import { play, recordStream, waitingMachine } from '../support/streams.ts';
+import { workloadPair } from '../support/workload-pair.ts';
 
 const MIB = 1024 * 1024;
 const SHUT_NEVER_STARTED = 0x0fe2_2f00;
@@ -74,7 +76,7 @@ test('fact 6: SHUT 0 completes, and the guest is not run here again', async (t) 
     await loadAll(peer);
     await peer.say({ type: 'SHUT', value: 0 });
   });
-  assert.equal(result.status, 'completed', failure(result));
+  assertCompleted(result);
   assert.equal(machine.runState, 'postmigrate');
 });
 
@@ -167,7 +169,7 @@ test('fact 8: pongs may come in any order, and one is enough', async (t) => {
     await peer.until((event) => event.kind === 'description');
     await peer.say({ type: 'SHUT', value: 0 });
   });
-  assert.equal(result.status, 'completed', failure(result));
+  assertCompleted(result);
 });
 
 test('fact 22: a page request without postcopy ends the migration, not the guest', async (t) => {
@@ -186,7 +188,7 @@ test('cancel after the handover is refused', async (t) => {
     assert.throws(() => underWay.cancel(), /too late/);
     await peer.say({ type: 'SHUT', value: 0 });
   });
-  assert.equal(result.status, 'completed', failure(result));
+  assertCompleted(result);
   assert.throws(() => migration.cancel(), /too late/);
 });
 
@@ -238,7 +240,7 @@ test('the recorded stream is accepted as it is, one way', async (t) => {
   const bytes = await recorded(t);
   const machine = await waitingMachine(t);
   const { result } = await play(machine, bytes);
-  assert.equal(result.status, 'completed', explain(result.error));
+  assertCompleted(result);
   assert.equal(machine.runState, 'paused');
 });
 
@@ -262,7 +264,7 @@ test('fact 25: tens of thousands of PART sections with nothing in them are taken
   }
   const machine = await waitingMachine(t);
   const { result } = await play(machine, spliced(bytes, beforeEnd(bytes), Buffer.from(writer.bytes())));
-  assert.equal(result.status, 'completed', explain(result.error));
+  assertCompleted(result);
 });
 
 test('fact 16: MULTIFD_FLUSH without multifd is tolerated', async (t) => {
@@ -274,7 +276,7 @@ test('fact 16: MULTIFD_FLUSH without multifd is tolerated', async (t) => {
   encodeSectionFooter(writer, 1);
   const machine = await waitingMachine(t);
   const { result } = await play(machine, spliced(bytes, beforeEnd(bytes), Buffer.from(writer.bytes())));
-  assert.equal(result.status, 'completed', explain(result.error));
+  assertCompleted(result);
 });
 
 test('fact 4: a source that closes after EOF instead of describing does not start the guest here, and hears so', async (t) => {
@@ -348,10 +350,7 @@ test('a capability that changes the stream must be on at both sides or at none',
 
 test('live: x-ignore-shared, validate-uuid and pause-before-switchover together', async (t) => {
   const uuid = Buffer.alloc(16, 3);
-  const source = await createWorkload({ ram: 8 * MIB, vcpus: 1, dirtyRate: 1e6, uuid });
-  const destination = await createWorkload({ ram: 8 * MIB, vcpus: 1, uuid, incoming: true });
-  t.after(() => source.dispose());
-  t.after(() => destination.dispose());
+  const { source, destination } = await workloadPair(t, { ram: 8 * MIB, vcpus: 1, dirtyRate: 1e6, uuid });
   await source.resume();
   const settings = testSettings((s) =>
     s.setCapabilities(
@@ -377,7 +376,7 @@ test('live: x-ignore-shared, validate-uuid and pause-before-switchover together'
     },
   });
   const { source: result } = await moved.ended;
-  assert.equal(result.status, 'completed', failure(result));
+  assertCompleted(result);
   assert.deepEqual(states, ['setup', 'active', 'pre-switchover', 'device', 'completed']);
   assert.equal(destination.runState, 'running');
 });

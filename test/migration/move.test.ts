@@ -1,7 +1,7 @@
 /** A running machine moves between two engines of one process; every page and register is verified afterwards. */
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { explain } from '../../src/base/index.ts';
+import { assertCompleted } from '../support/completed.ts';
 import { memoryPair } from '../support/memory-channel.ts';
 import { type Move, type MoveOptions, move, testSettings } from '../support/move.ts';
 import { verified, workloadPair } from '../support/workload-pair.ts';
@@ -11,8 +11,7 @@ const MIB = 1024 * 1024;
 async function completed(options: MoveOptions): Promise<Move> {
   const moved = move(options);
   const { source, destination } = await moved.ended;
-  assert.equal(source.status, 'completed', source.status === 'completed' ? '' : explain(source.error));
-  assert.equal(destination.status, 'completed', explain(destination.error));
+  assertCompleted(source, destination);
   assert.equal(destination.confirmed, true);
   return moved;
 }
@@ -50,7 +49,7 @@ test('xbzrle: later rounds send differences, and the memory is the same', async 
   });
   const moved = move({ source, destination, channels: memoryPair(), settings });
   const { source: result } = await moved.ended;
-  assert.equal(result.status, 'completed', result.status === 'completed' ? '' : explain(result.error));
+  assertCompleted(result);
   assert.ok(result.info['xbzrle-cache']!.pages > 0, 'no page was sent as a difference');
   await verified(destination);
 });

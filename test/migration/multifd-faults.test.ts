@@ -8,6 +8,7 @@ import { VmHost } from '../../src/migration/index.ts';
 import type { Settings } from '../../src/settings/index.ts';
 import { census, expectCensus } from '../campaign/census.ts';
 import { until } from '../dataplane/held-link.ts';
+import { assertCompleted } from '../support/completed.ts';
 import { memoryPair } from '../support/memory-channel.ts';
 import { move, testSettings } from '../support/move.ts';
 import { type MoveOverOptions, moveOver } from '../support/move-over.ts';
@@ -95,7 +96,7 @@ test('sixteen channels, cancelled; and at once to another address', async (t) =>
 
   const second = await start(t, { source, destination: elsewhere, settings: multifd({ 'multifd-channels': 16 }) });
   const { source: sent } = await second.ended;
-  assert.equal(sent.status, 'completed', sent.status === 'completed' ? '' : explain(sent.error));
+  assertCompleted(sent);
   await verified(elsewhere);
 });
 

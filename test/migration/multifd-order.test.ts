@@ -4,13 +4,13 @@
  */
 import assert from 'node:assert/strict';
 import test, { type TestContext } from 'node:test';
-import { explain } from '../../src/base/index.ts';
 import { ReceiveChannels, SendChannels } from '../../src/dataplane/index.ts';
 import type { OutgoingResult } from '../../src/migration/index.ts';
 import { MultifdPages } from '../../src/migration/source/multifd-pages.ts';
 import { StreamWriter } from '../../src/migration/source/stream-writer.ts';
 import type { Address } from '../../src/transport/index.ts';
 import { until } from '../dataplane/held-link.ts';
+import { assertCompleted } from '../support/completed.ts';
 import { type LateLink, lateLink } from '../support/late-link.ts';
 import { testSettings } from '../support/move.ts';
 import { moveOver } from '../support/move-over.ts';
@@ -69,7 +69,7 @@ async function move(
 }
 
 function completed({ source }: Moved): void {
-  assert.equal(source.status, 'completed', source.status === 'completed' ? '' : explain(source.error));
+  assertCompleted(source);
 }
 
 /** With the older discipline, on a slow machine, only the first section of the first round. */

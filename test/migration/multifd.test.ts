@@ -1,9 +1,9 @@
 /** A running machine moves over parallel channels between two engines of one process; every page and register is verified afterwards. */
 import assert from 'node:assert/strict';
 import test, { type TestContext } from 'node:test';
-import { explain } from '../../src/base/index.ts';
 import type { WorkloadOptions } from '../../src/machine/index.ts';
 import type { Settings } from '../../src/settings/index.ts';
+import { assertCompleted } from '../support/completed.ts';
 import { testSettings } from '../support/move.ts';
 import { type MoveOverOptions, moveOver } from '../support/move-over.ts';
 import { verified, type WorkloadPair, workloadPair } from '../support/workload-pair.ts';
@@ -26,8 +26,7 @@ function multifd(values: Values): Settings {
 async function completed(options: MoveOverOptions) {
   const moved = await moveOver(options);
   const { source, destination } = await moved.ended;
-  assert.equal(source.status, 'completed', source.status === 'completed' ? '' : explain(source.error));
-  assert.equal(destination.status, 'completed', explain(destination.error));
+  assertCompleted(source, destination);
   assert.equal(destination.confirmed, true);
   return moved;
 }

@@ -11,6 +11,7 @@ import { createWorkload, type WorkloadMachine } from '../../src/machine/index.ts
 import { connector, dialer, IncomingMigration, OutgoingMigration } from '../../src/migration/index.ts';
 import { type CapabilityName, type TimedWait, WAITS } from '../../src/settings/index.ts';
 import { type Address, connect, listen } from '../../src/transport/index.ts';
+import { assertCompleted } from '../support/completed.ts';
 import { memoryPair } from '../support/memory-channel.ts';
 import { oneChannel } from '../support/move.ts';
 import { ScriptedDestination } from '../support/scripted-destination.ts';
@@ -230,7 +231,7 @@ test('a source that neither confirms nor closes after the last word: x-closing-t
   });
   const sending = outgoing.run();
   const result = await incoming.run();
-  assert.equal(result.status, 'completed', explain(result.error));
+  assertCompleted(result);
   assert.equal(result.confirmed, false);
   assert.equal(machine.runState, 'running');
   ours.destroy();

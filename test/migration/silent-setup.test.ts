@@ -12,6 +12,7 @@ import { connector, dialer, IncomingMigration, listenAt, OutgoingMigration } fro
 import { type CapabilityName, type Settings, WAITS } from '../../src/settings/index.ts';
 import { type Address, type Channel, connect } from '../../src/transport/index.ts';
 import { encodeHandshake } from '../../src/wire/index.ts';
+import { assertCompleted } from '../support/completed.ts';
 import { memoryPair } from '../support/memory-channel.ts';
 import { oneChannel } from '../support/move.ts';
 import { tcp } from '../support/postcopy-move.ts';
@@ -207,7 +208,7 @@ for (const [what, says] of [
       secured: true,
       returnPath: () => true,
     }).run();
-    assert.equal(sent.status, 'completed', 'error' in sent ? explain(sent.error) : '');
+    assertCompleted(sent);
     assert.equal((await arriving).status, 'completed');
     stranger.destroy();
     await verified(machine);

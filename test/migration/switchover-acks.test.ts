@@ -7,6 +7,7 @@ import { SwitchoverAcks } from '../../src/migration/destination/switchover-acks.
 import { type MigrationInfo, OutgoingMigration, type OutgoingResult } from '../../src/migration/index.ts';
 import { PING_HELLO, PONG_VMFERRY } from '../../src/migration/return-path.ts';
 import type { StreamEvent } from '../../src/wire/index.ts';
+import { assertCompleted } from '../support/completed.ts';
 import { memoryPair } from '../support/memory-channel.ts';
 import { testSettings } from '../support/move.ts';
 import { ScriptedDestination } from '../support/scripted-destination.ts';
@@ -202,7 +203,7 @@ const GOOD: readonly [name: string, test: Case, order: readonly string[], state:
 for (const [name, which, order, state] of GOOD) {
   test(name, async () => {
     const seen = await play(which);
-    assert.equal(seen.result.status, 'completed', 'error' in seen.result ? explain(seen.result.error) : '');
+    assertCompleted(seen.result);
     assert.deepEqual(seen.order, order);
     assert.equal(seen.result.info['x-switchover-ack'], state);
     assert.equal(seen.result.info['x-waiting-for'], undefined);

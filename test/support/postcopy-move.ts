@@ -1,6 +1,5 @@
 /** A postcopy between two machines of this process over loopback, through proxies that can break, and connections that are made anew. */
 import assert from 'node:assert/strict';
-import { explain } from '../../src/base/index.ts';
 import type { DestinationMachine, SourceMachine } from '../../src/machine/index.ts';
 import {
   IncomingMigration,
@@ -12,6 +11,7 @@ import {
 } from '../../src/migration/index.ts';
 import type { Settings } from '../../src/settings/index.ts';
 import { type Address, listen } from '../../src/transport/index.ts';
+import { assertCompleted } from './completed.ts';
 import { type CutPlan, type CutProxy, cutProxy } from './cut-proxy.ts';
 import { testSettings } from './move.ts';
 import type { TlsPair } from './tls-folders.ts';
@@ -129,8 +129,7 @@ export class PostcopyMove {
 
   async completed(): Promise<void> {
     const { source, destination } = await this.run();
-    assert.equal(source.status, 'completed', source.status === 'completed' ? '' : explain(source.error));
-    assert.equal(destination.status, 'completed', explain(destination.error));
+    assertCompleted(source, destination);
     assert.equal(destination.confirmed, true);
   }
 

@@ -1,11 +1,11 @@
 /** A checkpoint that is restored into a QEMU by postcopy, over a link that can be cut and replaced. */
 import assert from 'node:assert/strict';
-import { explain } from '../../src/base/index.ts';
 import type { SourceMachine } from '../../src/machine/index.ts';
 import { type MigrationStatus, OutgoingMigration, type OutgoingResult, routeTo } from '../../src/migration/index.ts';
 import type { QemuProcess } from '../../src/qemu/index.ts';
 import type { Settings } from '../../src/settings/index.ts';
 import { inTime } from '../campaign/deadline.ts';
+import { assertCompleted } from './completed.ts';
 import { type CutDirection, type CutPlan, type CutProxy, cutProxy } from './cut-proxy.ts';
 import { testSettings } from './move.ts';
 import { capabilities, listening } from './qemu-lab.ts';
@@ -140,7 +140,7 @@ export class PostcopyRestore {
   /** Resolves when it has completed on both sides. */
   async completed(): Promise<void> {
     const result = await this.#run;
-    assert.equal(result.status, 'completed', result.status === 'completed' ? '' : explain(result.error));
+    assertCompleted(result);
     assert.equal(this.states.at(-1), 'completed');
     await this.to.qmp.waitForMigration(['completed'], { timeoutMs: STEP_TIMEOUT_MS });
   }

@@ -12,6 +12,22 @@ import {
 
 const NOWHERE: RamSink = { page() {}, zero() {}, read() {} };
 
+/** Undefined when the stream is over, or the channel's other side has ended. */
+export async function nextEvent(
+  parser: StreamParser,
+  input: StreamInput,
+  channel: Channel,
+): Promise<StreamEvent | undefined> {
+  for (;;) {
+    const event = parser.next();
+    if (event !== undefined || parser.finished) return event;
+    input.release();
+    const chunk = await channel.read();
+    if (chunk === null) return undefined;
+    input.add(chunk);
+  }
+}
+
 export class ScriptedDestination {
   readonly channel: Channel;
   readonly seen: StreamEvent[] = [];
@@ -26,19 +42,10 @@ export class ScriptedDestination {
 
   /** The next event; undefined when the source has ended its side. */
   async next(): Promise<StreamEvent | undefined> {
-    for (;;) {
-      const event = this.#parser.next();
-      if (event !== undefined) {
-        if (event.kind === 'ram-blocks') this.#parser.setRamSink(NOWHERE);
-        if (event.kind !== 'ram-batch') this.seen.push(event);
-        return event;
-      }
-      if (this.#parser.finished) return undefined;
-      this.#input.release();
-      const chunk = await this.channel.read();
-      if (chunk === null) return undefined;
-      this.#input.add(chunk);
-    }
+    const event = await nextEvent(this.#parser, this.#input, this.channel);
+    if (event?.kind === 'ram-blocks') this.#parser.setRamSink(NOWHERE);
+    if (event !== undefined && event.kind !== 'ram-batch') this.seen.push(event);
+    return event;
   }
 
   /** Reads up to the first event that matches. Throws if the stream ends before. */

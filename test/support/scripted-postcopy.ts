@@ -15,6 +15,7 @@ import {
   StreamParser,
   type StreamRamBlock,
 } from '../../src/wire/index.ts';
+import { nextEvent } from './scripted-destination.ts';
 
 const PAGE = 4096;
 
@@ -133,18 +134,9 @@ export class ScriptedPostcopy {
 
   async #next(): Promise<StreamEvent | undefined> {
     await this.#said;
-    for (;;) {
-      const event = this.#parser.next();
-      if (event !== undefined) {
-        this.#take(event);
-        return event;
-      }
-      if (this.#parser.finished) return undefined;
-      this.#input.release();
-      const chunk = await this.channel.read();
-      if (chunk === null) return undefined;
-      this.#input.add(chunk);
-    }
+    const event = await nextEvent(this.#parser, this.#input, this.channel);
+    if (event !== undefined) this.#take(event);
+    return event;
   }
 
   #take(event: StreamEvent): void {

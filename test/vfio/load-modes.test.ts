@@ -1,9 +1,9 @@
 /** The ways to load devices at a destination: each is whole, and does what it is called. */
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { explain } from '../../src/base/index.ts';
 import type { Settings } from '../../src/settings/index.ts';
 import type { DeviceReport, SpanKind } from '../../src/vfio/index.ts';
+import { assertCompleted } from '../support/completed.ts';
 import { testSettings } from '../support/move.ts';
 import { moveOver } from '../support/move-over.ts';
 import { busyVfs, type MachineWithVfs, verifyAll, vfPair } from '../support/vf-machines.ts';
@@ -23,7 +23,7 @@ async function moved(t: Parameters<typeof vfPair>[0], multifd: boolean, values: 
   });
   const { ended } = await moveOver({ source: source.machine, destination: destination.machine, settings });
   const result = await ended;
-  assert.equal(result.destination.status, 'completed', explain(result.destination.error));
+  assertCompleted(result.destination);
   await verifyAll(destination);
   return destination;
 }

@@ -1,8 +1,8 @@
 /** Devices move with their state on parallel channels, or beside them in the stream where the dialect knows no such packets. */
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { explain } from '../../src/base/index.ts';
 import type { Settings } from '../../src/settings/index.ts';
+import { assertCompleted } from '../support/completed.ts';
 import { testSettings } from '../support/move.ts';
 import { moveOver } from '../support/move-over.ts';
 import { busyVfs, verifyAll, vfPair } from '../support/vf-machines.ts';
@@ -34,12 +34,7 @@ for (const [number, [machineType, values, beside]] of CASES.entries()) {
     });
     const moved = await moveOver({ source: source.machine, destination: destination.machine, settings });
     const result = await moved.ended;
-    assert.equal(result.destination.status, 'completed', explain(result.destination.error));
-    assert.equal(
-      result.source.status,
-      'completed',
-      result.source.status === 'completed' ? '' : explain(result.source.error),
-    );
+    assertCompleted(result.source, result.destination);
     const { transferred, 'multifd-bytes': onChannels = 0 } = result.source.info.ram!;
     if (!precopy) assert.equal(transferred - onChannels < 3 * 4 * MIB, beside, 'where the state went');
     await verifyAll(destination);

@@ -1,7 +1,7 @@
 /** A running machine with VFs moves between two engines of one process; machine, devices, their DMA and their talk are verified. */
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { explain } from '../../src/base/index.ts';
+import { assertCompleted } from '../support/completed.ts';
 import { memoryPair } from '../support/memory-channel.ts';
 import { type MoveOptions, move } from '../support/move.ts';
 import { busyVfs, type MachineWithVfs, verifyAll, vfPair } from '../support/vf-machines.ts';
@@ -9,12 +9,7 @@ import { busyVfs, type MachineWithVfs, verifyAll, vfPair } from '../support/vf-m
 async function completed(source: MachineWithVfs, destination: MachineWithVfs, options: Partial<MoveOptions> = {}) {
   const moved = move({ source: source.machine, destination: destination.machine, channels: memoryPair(), ...options });
   const result = await moved.ended;
-  assert.equal(result.destination.status, 'completed', explain(result.destination.error));
-  assert.equal(
-    result.source.status,
-    'completed',
-    result.source.status === 'completed' ? '' : explain(result.source.error),
-  );
+  assertCompleted(result.source, result.destination);
   return moved;
 }
 

@@ -2,9 +2,9 @@
 import assert from 'node:assert/strict';
 import test, { type TestContext } from 'node:test';
 import { explain } from '../../src/base/index.ts';
-import type { OutgoingResult } from '../../src/migration/index.ts';
 import type { Settings } from '../../src/settings/index.ts';
 import { type VfOptions, vfOptions } from '../../src/vfio/index.ts';
+import { assertCompleted } from '../support/completed.ts';
 import { memoryPair } from '../support/memory-channel.ts';
 import { type Move, move, testSettings } from '../support/move.ts';
 import { BUSY_VF, busyVfs, type MachineWithVfs, verifyAll, vfPair } from '../support/vf-machines.ts';
@@ -35,7 +35,6 @@ async function begin(t: TestContext, vfs: readonly VfOptions[], settings: Settin
 }
 
 const limit = (ms: number) => testSettings((settings) => settings.setParameters({ 'downtime-limit': ms }));
-const why = (result: OutgoingResult) => (result.status === 'completed' ? '' : explain(result.error));
 const late = (faults: readonly string[], given: Parameters<typeof vfOptions>[0] = {}) =>
   vfOptions({ ...BUSY_VF, seed: 100, 'peer-rate': 0, ...given, faults });
 
@@ -54,7 +53,7 @@ for (const [name, given, arc, fault] of LATE) {
   test(`a device that is late (${fault}), ${name}: the guest runs on, and the next try succeeds`, async (t) => {
     const play = await begin(t, [late([`arc ${arc}:${fault}`], given)], limit(LIMIT_MS));
     const { source: result } = await play.ended;
-    assert.equal(result.status, 'completed', why(result));
+    assertCompleted(result);
     assert.ok(result.info['x-missed-stops']! >= 1);
     assert.deepEqual(play.events, ['stopped'], 'managers hear of the stop that was one');
     const [report] = await play.source.machine.reports();
@@ -71,7 +70,7 @@ test('others that had stopped run on too, as long as nothing of them has been se
   const vfs = [late(['arc RUNNING_P2P>STOP:hang'], { precopy: false }), late([], { precopy: false, seed: 101 })];
   const play = await begin(t, vfs, limit(LIMIT_MS));
   const { source: result } = await play.ended;
-  assert.equal(result.status, 'completed', why(result));
+  assertCompleted(result);
   assert.ok(result.info['x-missed-stops']! >= 1);
   await verifyAll(play.destination);
 });
@@ -85,7 +84,7 @@ function oneStuck(times: number) {
 test('one that has begun to save and has stopped has no way back: who is late gets as much time once more', async (t) => {
   const play = await begin(t, oneStuck(1), limit(LIMIT_MS));
   const { source: result } = await play.ended;
-  assert.equal(result.status, 'completed', why(result));
+  assertCompleted(result);
   assert.deepEqual(play.events, ['stopped']);
   await verifyAll(play.destination);
 });
@@ -105,7 +104,7 @@ test('a device that takes no deadlines is not asked for any: the stop takes what
   const vfs = [late(['arc PRE_COPY_P2P>STOP_COPY:slow,ms=1500'], { deadlines: false })];
   const play = await begin(t, vfs, limit(LIMIT_MS));
   const { source: result } = await play.ended;
-  assert.equal(result.status, 'completed', why(result));
+  assertCompleted(result);
   await verifyAll(play.destination);
 });
 
@@ -124,7 +123,7 @@ test('what devices need to stop counts in the downtime to expect: no try before 
   assert.deepEqual(play.events, []);
   settings.setParameters({ 'downtime-limit': 100_000 });
   const { source: result } = await play.ended;
-  assert.equal(result.status, 'completed', why(result));
+  assertCompleted(result);
   assert.equal(result.info['x-missed-stops'], undefined);
   await verifyAll(play.destination);
 });
@@ -134,7 +133,7 @@ test('what the destination needs to prepare its devices counts: the guest is not
   const settings = limit(LIMIT_MS);
   const play = await begin(t, busyVfs(1, { 'allocation-ms': ALLOCATION_MS, 'state-rate': 0 }), settings);
   const { source: result } = await play.ended;
-  assert.equal(result.status, 'completed', why(result));
+  assertCompleted(result);
   const [here] = await play.source.machine.reports();
   const [there] = await play.destination.machine.reports();
   const stop = here?.spans.find(({ kind }) => kind === 'stop');
@@ -163,6 +162,6 @@ test('a device that is read only when it stands, and a guest that changes nothin
     settings,
   });
   const { source: result } = await ended;
-  assert.equal(result.status, 'completed', why(result));
+  assertCompleted(result);
   await verifyAll(destination);
 });

@@ -202,6 +202,15 @@ export function precopySample(): Buffer {
 }
 
 /** Postcopy to its end, without recovery. */
+/** A stream up to where a package may come. */
+export function advised(): Sample {
+  return new Sample()
+    .start()
+    .command({ name: 'OPEN_RETURN_PATH' })
+    .command({ name: 'POSTCOPY_ADVISE', pageSizes: { summary: 4096n, target: 4096n } })
+    .ramStart();
+}
+
 export function postcopySample(): Buffer {
   const data = pattern(PAGE, 7);
   return new Sample()

@@ -7,6 +7,8 @@ import { FerryError, Reader, Writer } from '../../src/base/index.ts';
 import {
   isWireError,
   type RamSink,
+  ReturnPathDecoder,
+  type ReturnPathMessage,
   type StreamEvent,
   StreamInput,
   StreamParser,
@@ -181,4 +183,28 @@ export function faultOf(act: () => unknown): WireFault {
 export function faultIn(parsed: Parsed): WireFault {
   if (parsed.error instanceof FerryError) return parsed.error.fault as WireFault;
   throw parsed.error ?? new Error('no error was thrown');
+}
+
+/** Messages of a return path; bitmaps are copied. */
+export function decodeReturnPath(
+  bytes: Buffer,
+  cuts: Iterable<number> = [],
+  bitmapBytesMax?: number,
+): ReturnPathMessage[] {
+  const input = new StreamInput('return path');
+  const decoder = new ReturnPathDecoder(input.reader, bitmapBytesMax === undefined ? {} : { bitmapBytesMax });
+  const messages: ReturnPathMessage[] = [];
+  const take = () => {
+    for (let message = decoder.next(); message !== undefined; message = decoder.next()) {
+      messages.push('bitmap' in message ? { ...message, bitmap: Buffer.from(message.bitmap) } : message);
+    }
+  };
+  for (const chunk of chunks(bytes, cuts)) {
+    input.add(chunk);
+    take();
+    input.release();
+  }
+  input.finish();
+  take();
+  return messages;
 }

@@ -6,6 +6,7 @@ import { CheckpointReader, CheckpointWriter } from '../../../src/machine/index.t
 import { IncomingMigration, OutgoingMigration, routeTo } from '../../../src/migration/index.ts';
 import { REQUIRED_PEERS } from '../../../src/qemu/index.ts';
 import { formatAddress, listen } from '../../../src/transport/index.ts';
+import { assertCompleted } from '../../support/completed.ts';
 import { cutProxy } from '../../support/cut-proxy.ts';
 import { testSettings } from '../../support/move.ts';
 import { peerOrSkip } from '../../support/peers.ts';
@@ -131,7 +132,7 @@ for (const version of REQUIRED_PEERS) {
       }
       await a.qmp.execute('migrate-set-parameters', { 'max-postcopy-bandwidth': 0 });
       const result = await run;
-      assert.equal(result.status, 'completed', explain(result.error));
+      assertCompleted(result);
       await a.qmp.waitForMigration(['completed'], { timeoutMs: 20_000 });
       assert.equal(incoming.progress().bytes > 0, true);
 
@@ -145,7 +146,7 @@ for (const version of REQUIRED_PEERS) {
         returnPath: () => true,
       });
       const sent = await outgoing.run();
-      assert.equal(sent.status, 'completed', sent.status === 'completed' ? '' : explain(sent.error));
+      assertCompleted(sent);
       await lab.guest.check([a, b]);
     });
   }

@@ -5,12 +5,13 @@
 import assert from 'node:assert/strict';
 import { connect as netConnect } from 'node:net';
 import test, { type TestContext } from 'node:test';
-import { explain, Writer } from '../../../src/base/index.ts';
+import { Writer } from '../../../src/base/index.ts';
 import { createWorkload, type WorkloadMachine } from '../../../src/machine/index.ts';
 import { IncomingMigration, OutgoingMigration, type Route, type SourceListener } from '../../../src/migration/index.ts';
 import { type CapabilityName, type Settings, type TimedWait, WAITS } from '../../../src/settings/index.ts';
 import { type Channel, type Connection, listen } from '../../../src/transport/index.ts';
 import { encodeCommand } from '../../../src/wire/index.ts';
+import { assertCompleted } from '../../support/completed.ts';
 import { memoryPair } from '../../support/memory-channel.ts';
 import { LOOPBACK, PostcopyMove, passedTo, States, tcp } from '../../support/postcopy-move.ts';
 import { ScriptedPostcopy } from '../../support/scripted-postcopy.ts';
@@ -146,7 +147,7 @@ for (const { title, wait, script, recovery, bandwidth = 0, unseen } of SOURCE) {
     assert.equal(peer.pages.missing, 0);
     await peer.say({ type: 'SHUT', value: 0 });
     const result = await ended;
-    assert.equal(result.status, 'completed', 'error' in result ? explain(result.error) : '');
+    assertCompleted(result);
   });
 }
 

@@ -12,7 +12,7 @@ import {
   type StreamRamBlock,
   wireBitmapBytes,
 } from '../../../src/wire/index.ts';
-import { chunks, faultOf, fixture, PAGE, readerOf, written } from '../streams.ts';
+import { decodeReturnPath, faultOf, fixture, PAGE, readerOf, written } from '../streams.ts';
 
 const name = '0670632e72616d';
 const MESSAGES: readonly [string, ReturnPathMessage][] = [
@@ -33,32 +33,13 @@ const MESSAGES: readonly [string, ReturnPathMessage][] = [
 ];
 const bytesOf = (text: string) => Buffer.from(text.replaceAll(' ', ''), 'hex');
 
-function decodeAll(bytes: Buffer, cuts: Iterable<number> = [], bitmapBytesMax?: number): ReturnPathMessage[] {
-  const input = new StreamInput('return path');
-  const decoder = new ReturnPathDecoder(input.reader, bitmapBytesMax === undefined ? {} : { bitmapBytesMax });
-  const messages: ReturnPathMessage[] = [];
-  const take = () => {
-    for (let message = decoder.next(); message !== undefined; message = decoder.next()) {
-      messages.push('bitmap' in message ? { ...message, bitmap: Buffer.from(message.bitmap) } : message);
-    }
-  };
-  for (const chunk of chunks(bytes, cuts)) {
-    input.add(chunk);
-    take();
-    input.release();
-  }
-  input.finish();
-  take();
-  return messages;
-}
-
 for (const [text, message] of MESSAGES) {
   test(`${message.type}: both ways`, () => {
     assert.equal(
       written((writer) => encodeReturnPathMessage(writer, message)).toString('hex'),
       text.replaceAll(' ', ''),
     );
-    assert.deepEqual(decodeAll(bytesOf(text)), [message]);
+    assert.deepEqual(decodeReturnPath(bytesOf(text)), [message]);
   });
 }
 
@@ -72,7 +53,7 @@ test('in pieces of any size', () => {
   for (let step = 1; step < 20; step++) {
     const cuts = Array.from({ length: ALL.length }, (_, i) => i * step);
     assert.deepEqual(
-      decodeAll(ALL, cuts),
+      decodeReturnPath(ALL, cuts),
       MESSAGES.map(([, message]) => message),
     );
   }
@@ -82,9 +63,9 @@ test('an end inside a message is WIRE_TRUNCATED, between messages an end', () =>
   let boundary = 0;
   const boundaries = new Set([0, ...MESSAGES.map(([text]) => (boundary += bytesOf(text).length))]);
   for (let end = 0; end <= ALL.length; end++) {
-    if (boundaries.has(end)) assert.doesNotThrow(() => decodeAll(ALL.subarray(0, end)));
+    if (boundaries.has(end)) assert.doesNotThrow(() => decodeReturnPath(ALL.subarray(0, end)));
     else {
-      const fault = faultOf(() => decodeAll(ALL.subarray(0, end)));
+      const fault = faultOf(() => decodeReturnPath(ALL.subarray(0, end)));
       assert.deepEqual([fault.code, fault.path, fault.offset], ['WIRE_TRUNCATED', 'return path message', end]);
     }
   }
@@ -123,7 +104,7 @@ for (const [title, text, code, field] of [
   ],
 ] as const) {
   test(`refused: ${title}`, () => {
-    const fault = faultOf(() => decodeAll(Buffer.concat([bytesOf(text), Buffer.alloc(32)])));
+    const fault = faultOf(() => decodeReturnPath(Buffer.concat([bytesOf(text), Buffer.alloc(32)])));
     assert.equal(fault.code, code);
     assert.equal('field' in fault ? fault.field : 'feature' in fault ? fault.feature : '', field);
   });
@@ -131,18 +112,18 @@ for (const [title, text, code, field] of [
 
 test("the bound on bitmaps is the caller's to lower", () => {
   const bytes = bytesOf(MESSAGES[5]![0]);
-  assert.equal(faultOf(() => decodeAll(bytes, [], 7)).code, 'WIRE_LIMIT');
-  assert.equal(decodeAll(bytes, [], 8).length, 1);
+  assert.equal(faultOf(() => decodeReturnPath(bytes, [], 7)).code, 'WIRE_LIMIT');
+  assert.equal(decodeReturnPath(bytes, [], 8).length, 1);
 });
 
 for (const version of ['7.2', '10.0', '11.1']) {
   test(`${version}: what a destination said in postcopy, and after it was cut off`, () => {
-    const before = decodeAll(fixture(`postcopy-${version}.return-path`), []);
+    const before = decodeReturnPath(fixture(`postcopy-${version}.return-path`), []);
     assert.deepEqual(before.slice(0, 2), [
       { type: 'PONG', value: 1 },
       { type: 'PONG', value: 2 },
     ]);
-    const after = decodeAll(fixture(`postcopy-${version}.recovery.return-path`));
+    const after = decodeReturnPath(fixture(`postcopy-${version}.recovery.return-path`));
     const { blocks, sent } = sentBefore(fixture(`postcopy-${version}`));
     const bitmaps = after.slice(0, blocks.length).filter((message) => message.type === 'RECV_BITMAP');
     assert.deepEqual(

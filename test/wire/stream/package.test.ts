@@ -4,15 +4,9 @@ import test from 'node:test';
 import { inspect } from 'node:util';
 import { FerryError } from '../../../src/base/index.ts';
 import { PACKAGE_BYTES_MAX, type StreamEvent, StreamInput, StreamParser } from '../../../src/wire/index.ts';
-import { Sample } from '../samples.ts';
+import { advised, Sample } from '../samples.ts';
 import { fixture } from '../streams.ts';
 
-const advised = () =>
-  new Sample()
-    .start()
-    .command({ name: 'OPEN_RETURN_PATH' })
-    .command({ name: 'POSTCOPY_ADVISE', pageSizes: { summary: 4096n, target: 4096n } })
-    .ramStart();
 const listen = () => new Sample().command({ name: 'POSTCOPY_LISTEN' });
 
 interface FeedOptions {

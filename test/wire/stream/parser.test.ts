@@ -18,18 +18,12 @@ import {
   writeXbzrleHeader,
   writeZeroRecord,
 } from '../../../src/wire/index.ts';
-import { BLOCKS, mappedRamSample, pattern, precopySample, RAM, Sample, TRICKY_BODY } from '../samples.ts';
+import { advised, BLOCKS, mappedRamSample, pattern, precopySample, RAM, Sample, TRICKY_BODY } from '../samples.ts';
 import { faultIn, feed, PAGE } from '../streams.ts';
 
 const PC_RAM = Buffer.from('pc.ram');
 const other: SectionHeader = { kind: 'start', id: 3, idstr: 'dirty-bitmap', instance: 0, version: 1 };
 const started = () => new Sample().start().ramStart();
-const advised = () =>
-  new Sample()
-    .start()
-    .command({ name: 'OPEN_RETURN_PATH' })
-    .command({ name: 'POSTCOPY_ADVISE', pageSizes: { summary: 4096n, target: 4096n } })
-    .ramStart();
 const raw = (sample: Sample, ...bytes: number[]) => {
   sample.writer.raw(Buffer.from(bytes));
   return sample;

@@ -276,7 +276,7 @@ function recvBitmap(block: string): Buffer {
   return Buffer.from(writer.bytes());
 }
 
-test('a source that connects for a recovery and says too little: x-recover-timeout, and the destination stays paused', async (t) => {
+test('a source that connects for a recovery and says too little, or the same again: the destination stays paused', async (t) => {
   const silence = await under(t, false);
   const { move, settings } = silence;
   const both = move.both('postcopy-paused');
@@ -285,7 +285,8 @@ test('a source that connects for a recovery and says too little: x-recover-timeo
   shorten(settings, 'going on');
   const reasons = reasonsShown(t, move.incoming);
   const question = recvBitmap(silence.machines.source.ram[0]!.idstr);
-  for (const [what, says] of [
+  for (const [what, says, why] of [
+    ['a question twice', Buffer.concat([question, question]), /RECV_BITMAP .* for a second time/],
     ['nothing', Buffer.alloc(0)],
     ['half of a command', question.subarray(0, 5)],
     ['a question, and then nothing', question],
@@ -300,6 +301,10 @@ test('a source that connects for a recovery and says too little: x-recover-timeo
     await recovering;
     await paused;
     peer.destroy();
+    if (why !== undefined) {
+      assert.match(explain(move.incoming.postcopy.pausedBy), why);
+      continue;
+    }
     assertOverdue(move.incoming.postcopy.pausedBy, 'going on');
     assert.ok(reasons.has(WAITS['going on'].what), `${what}: ${[...reasons].join(', ')}`);
   }

@@ -21,10 +21,11 @@ export interface MainReaderParts {
  */
 export async function readMain(connection: SourceConnection, parts: MainReaderParts): Promise<void> {
   const { stream, count, drain } = parts;
+  const told = new Set<number>();
   for (let event = await stream.next(); event !== undefined; event = await stream.next()) {
     switch (event.kind) {
       case 'command':
-        takeCommand(event.command, connection, parts);
+        takeCommand(event.command, connection, parts, told);
         break;
       case 'ram-batch':
         count(event.pages);
@@ -45,7 +46,13 @@ export async function readMain(connection: SourceConnection, parts: MainReaderPa
   throw new MigrationError({ code: 'MIGRATION_PEER_GONE', phase: 'postcopy' }, 'the stream ended before EOF');
 }
 
-function takeCommand(command: Command, connection: SourceConnection, { pages, resumed }: MainReaderParts): void {
+/** `told`: blocks of which the source knows on this connection what is here. */
+function takeCommand(
+  command: Command,
+  connection: SourceConnection,
+  { pages, resumed }: MainReaderParts,
+  told: Set<number>,
+): void {
   const { received, requests } = pages;
   switch (command.name) {
     case 'PING':
@@ -54,6 +61,9 @@ function takeCommand(command: Command, connection: SourceConnection, { pages, re
     case 'RECV_BITMAP': {
       const block = received.indexOf(command.block);
       if (block === undefined) throw unsupported(`RECV_BITMAP of block '${command.block}', which there is not,`);
+      // Asked again and again, answers would pile up here if nobody read them.
+      if (told.has(block)) throw unsupported(`RECV_BITMAP of block '${command.block}' for a second time`);
+      told.add(block);
       connection.say({ type: 'RECV_BITMAP', block: command.block, bitmap: received.toWire(block) });
       return;
     }

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { connect as netConnect } from 'node:net';
 import test, { type TestContext } from 'node:test';
-import { Writer } from '../../../src/base/index.ts';
+import { explain, Writer } from '../../../src/base/index.ts';
 import { createWorkload, type WorkloadMachine } from '../../../src/machine/index.ts';
 import { IncomingMigration, OutgoingMigration, type Route, type SourceListener } from '../../../src/migration/index.ts';
 import { type CapabilityName, type Settings, type TimedWait, WAITS } from '../../../src/settings/index.ts';

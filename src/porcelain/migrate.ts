@@ -64,7 +64,7 @@ async function move(
   nextUri: () => string,
   options: MigrateOptions,
 ): Promise<Outcome> {
-  const wasRunning = await source.expectGuest('send');
+  const wasLive = await source.expectGuest('send');
   const ours: Assignments['capabilities'] = [
     { capability: 'return-path', state: true },
     ...(options.postcopy === undefined ? [] : [{ capability: 'postcopy-ram', state: true } as const]),
@@ -96,7 +96,7 @@ async function move(
     const error = failureOf(source, driven);
     const late = await postcopy?.outcome(figures, error);
     if (late !== undefined) return late;
-    if (error !== undefined) return await settle({ source, destination, wasRunning, figures, error });
+    if (error !== undefined) return await settle({ source, destination, wasLive, figures, error });
     return await completed(source, destination, figures);
   } finally {
     await undo();

@@ -55,12 +55,12 @@ export class Peer {
 
   /** Whether its guest runs. Throws PEER_STATE if it has none, as it waits for a migration itself; `what`: is to be done with it. */
   async expectGuest(what: 'send' | 'save'): Promise<boolean> {
-    const { running, status } = await this.execute('query-status');
+    const { status } = await this.execute('query-status');
     if (status === 'inmigrate') {
       const message = `the process waits for a migration itself: it has no guest to ${what}`;
       throw wrongPeerState(this.path, 'a guest', status, message);
     }
-    return running;
+    return isLive(status);
   }
 
   /** Throws PEER_STATE unless the process waits for an incoming migration that nobody has begun. */
@@ -80,6 +80,11 @@ export class Peer {
 /** Whether a machine that was awaited is there now, running or not. */
 export function hasArrived(state: GuestState): boolean {
   return !NOT_HERE.has(state);
+}
+
+/** Whether the machine is at work there: it runs, or sleeps (ACPI S3) until one of its devices wakes it. */
+export function isLive(state: GuestState | undefined): boolean {
+  return state === 'running' || state === 'suspended';
 }
 
 /** The system's word that a unix socket has no listener: the process that had it is gone. */

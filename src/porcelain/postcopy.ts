@@ -8,7 +8,7 @@ import type { QmpMigrationInfo } from '../qemu/index.ts';
 import { reachable } from './destination.ts';
 import { PorcelainError } from './errors.ts';
 import { figuresOf, GONE, type MigrationFigures, type Outcome } from './outcome.ts';
-import type { Peer } from './peer.ts';
+import { isLive, type Peer } from './peer.ts';
 
 /** Connections in a row that brought nothing; then people have to look. */
 const ATTEMPTS_MAX = 5;
@@ -113,7 +113,7 @@ export class PostcopyDriver {
       const message = `The guest is ${there} on the destination with all of its memory. Only the source has not heard of it: it can be ended.`;
       return { ...base, status: 'completed', message };
     }
-    if (error === undefined || base.source === 'running' || there === 'inmigrate') return undefined;
+    if (error === undefined || isLive(base.source) || there === 'inmigrate') return undefined;
     return {
       ...base,
       status: 'failed',

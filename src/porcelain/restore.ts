@@ -33,7 +33,7 @@ export interface RestoreOptions extends Pick<DriveOptions, 'signal' | 'progress'
 /** Puts the machine of a checkpoint into a process, where it goes on. Throws before anything is sent if the two do not fit. */
 export async function restore(options: RestoreOptions): Promise<Outcome> {
   const directIo = options.settings.parameters['direct-io'] === true;
-  const reader = await CheckpointReader.open(options.file, { directIo, ...(options.paused && { guest: 'paused' }) });
+  const reader = await CheckpointReader.open(options.file, { directIo, paused: options.paused });
   try {
     const destination = await Peer.connect(options.qmp, options.signal);
     try {

@@ -42,7 +42,7 @@ export async function save(options: SaveOptions): Promise<Outcome> {
 }
 
 async function saveOver(uri: string, source: Peer, options: SaveOptions): Promise<Outcome> {
-  const running = await source.expectGuest('save');
+  const wasLive = await source.expectGuest('save');
   const own = new Settings();
   own.setCapabilities(options.settings.capabilities);
   const { objects, parameters: ownParameters } = ownTls(options.tls, 'server');
@@ -58,7 +58,7 @@ async function saveOver(uri: string, source: Peer, options: SaveOptions): Promis
     throw error;
   });
   try {
-    return await transfer(uri, source, { settings: own, objects }, running, options);
+    return await transfer(uri, source, { settings: own, objects }, wasLive, options);
   } finally {
     // The process may be gone; then there is nothing to put back.
     await undo()
@@ -71,7 +71,7 @@ async function transfer(
   uri: string,
   source: Peer,
   own: Pick<ReceiveOptions, 'settings' | 'objects'>,
-  wasRunning: boolean,
+  wasLive: boolean,
   options: SaveOptions,
 ) {
   const stop = new AbortController();
@@ -89,11 +89,11 @@ async function transfer(
   if (failure !== undefined) stop.abort(failure);
   const received = await receiving;
   const figures = driven.status === 'fulfilled' ? figuresOf(driven.value) : {};
-  if (failure === undefined && received.status === 'completed') return saved(source, figures, wasRunning, options);
+  if (failure === undefined && received.status === 'completed') return saved(source, figures, wasLive, options);
   if (received.status === 'completed') await rm(options.file, { force: true });
   const cancelled = driven.status === 'fulfilled' && driven.value.status === 'cancelled';
   const error = received.status === 'failed' && !onlyFollows(received.error) ? received.error : failure;
-  const { message, ...guest } = await whereItIs(source, wasRunning);
+  const { message, ...guest } = await whereItIs(source, wasLive);
   return {
     ...figures,
     status: cancelled ? 'cancelled' : 'failed',
@@ -111,13 +111,13 @@ async function transfer(
 async function saved(
   source: Peer,
   figures: Partial<Outcome>,
-  wasRunning: boolean,
+  wasLive: boolean,
   options: SaveOptions,
 ): Promise<Outcome> {
-  const resume = options.resume && wasRunning;
+  const resume = options.resume && wasLive;
   if (resume) await source.execute('cont');
   const state = await source.state();
-  const guest = resume ? 'The guest runs on.' : 'The guest is stopped where it was saved.';
+  const guest = resume ? `The guest goes on (${state}).` : 'The guest is stopped where it was saved.';
   return { ...figures, status: 'completed', source: state, message: `The machine is in ${options.file}. ${guest}` };
 }
 
@@ -127,8 +127,8 @@ function onlyFollows(error: Error | undefined): boolean {
 }
 
 /** A checkpoint never runs, so a source that waits for a word after handing over may always have its guest back. */
-async function whereItIs(source: Peer, wasRunning: boolean): Promise<Pick<Outcome, 'source' | 'message'>> {
+async function whereItIs(source: Peer, wasLive: boolean): Promise<Pick<Outcome, 'source' | 'message'>> {
   const state = await source.state();
-  if (!wasRunning || judge(state, 'inmigrate') !== 'take-back') return { source: state, message: whereItStays(state) };
+  if (!wasLive || judge(state, 'inmigrate') !== 'take-back') return { source: state, message: whereItStays(state) };
   return takeBack(source, 'The guest stood still for the save');
 }

@@ -7,7 +7,7 @@ import { explain, unreachable } from '../base/index.ts';
 import { withReasonOf } from './destination.ts';
 import { PorcelainError } from './errors.ts';
 import { figuresOf, GONE, type GuestState, type MigrationFigures, type Outcome, UNKNOWN } from './outcome.ts';
-import { hasArrived, type Peer } from './peer.ts';
+import { hasArrived, isLive, type Peer } from './peer.ts';
 
 /** Time for a destination to finish or give up once its source has ended, ms. */
 const DECIDE_MS = 15_000;
@@ -33,11 +33,11 @@ const HANDED_OVER: ReadonlySet<GuestState> = new Set(['finish-migrate', 'postmig
 /** `destination` is undefined if it cannot be asked; `inmigrate` there means that its migration has failed or not begun. Pure. */
 export function judge(source: GuestState, destination: GuestState | undefined): Verdict {
   const arrived = destination !== undefined && hasArrived(destination);
-  if (source === 'running') return destination === 'running' ? 'both-run' : 'stays';
+  if (isLive(source)) return isLive(destination) ? 'both-run' : 'stays';
   if (source === UNKNOWN) return arrived ? 'arrived' : 'open';
   if (source === GONE)
     return arrived ? 'arrived' : destination === undefined || destination === UNKNOWN ? 'open' : 'lost';
-  if (!HANDED_OVER.has(source)) return destination === 'running' ? 'arrived' : 'stays';
+  if (!HANDED_OVER.has(source)) return isLive(destination) ? 'arrived' : 'stays';
   if (arrived) return 'arrived';
   return destination === undefined || destination === UNKNOWN ? 'open' : 'take-back';
 }
@@ -45,17 +45,17 @@ export function judge(source: GuestState, destination: GuestState | undefined): 
 export interface Settling {
   readonly source: Peer;
   readonly destination: Peer | undefined;
-  /** Whether the guest ran before the migration: only then is it set running again. */
-  readonly wasRunning: boolean;
+  /** Whether the guest was at work before the migration: only then is it set to work again. */
+  readonly wasLive: boolean;
   /** The last reply of query-migrate on the source, if there is one. */
   readonly figures: MigrationFigures;
   readonly error: Error;
 }
 
 export async function settle(settling: Settling): Promise<Outcome> {
-  const { source, destination, wasRunning, figures } = settling;
+  const { source, destination, wasLive, figures } = settling;
   const sourceState = await source.state();
-  const destinationState = destination && (await decided(destination, sourceState === 'running'));
+  const destinationState = destination && (await decided(destination, isLive(sourceState)));
   const base = {
     ...figuresOf(figures),
     source: sourceState,
@@ -74,7 +74,7 @@ export async function settle(settling: Settling): Promise<Outcome> {
         message: `The source did not hear of it (${explain(error)}), but the guest has arrived: it is ${destinationState} on the destination.`,
       };
     case 'take-back':
-      if (!wasRunning)
+      if (!wasLive)
         return { ...failed, message: `The destination does not have the guest. ${whereItStays(sourceState)}` };
       return { ...failed, ...(await takeBack(source, 'The destination does not have the guest')) };
     case 'both-run':
@@ -101,11 +101,12 @@ export async function settle(settling: Settling): Promise<Outcome> {
   }
 }
 
-/** Sets the guest running on the source again; `because` it runs nowhere else. */
+/** Sets the guest to work on the source again; `because` it does so nowhere else. A guest that slept sleeps on. */
 export async function takeBack(source: Peer, because: string): Promise<Pick<Outcome, 'source' | 'message'>> {
   try {
     await source.execute('cont');
-    return { source: await source.state(), message: `${because}: it was set running on the source again.` };
+    const state = await source.state();
+    return { source: state, message: `${because}: it is ${state} on the source again.` };
   } catch (thrown) {
     const message = `${because}, but the source cannot let it run again: ${explain(thrown)}.`;
     return { source: await source.state(), message };
@@ -129,7 +130,7 @@ export function whereItStays(state: GuestState): string {
 }
 
 /** The destination's state once it has finished or given up; UNKNOWN if it does neither in time. */
-async function decided(destination: Peer, sourceRuns: boolean): Promise<GuestState> {
+async function decided(destination: Peer, sourceIsLive: boolean): Promise<GuestState> {
   const deadline = performance.now() + DECIDE_MS;
   for (;;) {
     const state = await destination.state();
@@ -138,8 +139,8 @@ async function decided(destination: Peer, sourceRuns: boolean): Promise<GuestSta
       (info) => info.status ?? 'none',
       () => UNKNOWN,
     );
-    // With a source that runs, one that still waits for its first byte has nothing to decide.
-    if (status === 'failed' || (sourceRuns && status !== 'active')) return state;
+    // With a source that goes on, one that still waits for its first byte has nothing to decide.
+    if (status === 'failed' || (sourceIsLive && status !== 'active')) return state;
     if (performance.now() > deadline) return UNKNOWN;
     await pause(POLL_MS);
   }

@@ -167,6 +167,7 @@ export interface QmpCommands {
   cont: [None, Empty];
   quit: [None, Empty];
   system_reset: [None, Empty];
+  system_wakeup: [None, Empty];
   'query-version': [None, QmpVersion];
   'query-name': [None, { readonly name?: string }];
   'query-uuid': [None, { readonly UUID: string }];

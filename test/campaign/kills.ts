@@ -346,7 +346,7 @@ async function opens(path: string): Promise<boolean> {
 
 /** Brings the machine of a checkpoint to life and verifies every page and register of it. */
 async function expectWholeCheckpoint(path: string): Promise<void> {
-  const reader = await CheckpointReader.open(path, { guest: 'paused' });
+  const reader = await CheckpointReader.open(path, { paused: true });
   const machine = await createWorkload({ ram: RAM, vcpus: 1, incoming: true });
   try {
     const { source } = await move({ source: reader, destination: machine, channels: memoryPair() }).ended;

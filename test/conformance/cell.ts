@@ -7,7 +7,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import type { QemuProcess } from '../../src/qemu/index.ts';
 import { type Landing, landInCheckpoint, landInFile, landInQemu, landNowhere, OFFSET, settings } from './landing.ts';
 import { type Departure, departureOfCommand, launchByMigrate, launchByQmp, launchBySend, unprepare } from './launch.ts';
-import type { Cell, Role, Scenario } from './model.ts';
+import { type Cell, type Role, type Scenario, stateAfter, stateBefore } from './model.ts';
 import { Stage } from './stage.ts';
 
 const CELL_TIMEOUT_MS = 180_000;
@@ -166,9 +166,14 @@ function expectEnd(scenario: Scenario, { status, why }: Departure): void {
 async function staysIn(stage: Stage, a: QemuProcess): Promise<void> {
   const { scenario } = stage.cell;
   const { status } = await a.qmp.execute('query-status');
+  const before = stateBefore(scenario);
   // QEMU 7.2 forgets that it was paused.
-  const allowed = scenario.stopped === true ? ['paused', 'postmigrate'] : ['running'];
-  assert(allowed.includes(status), `state of the guest in A is ${status}`);
+  assert(
+    [before, ...(before === 'paused' ? ['postmigrate'] : [])].includes(status),
+    `state of the guest in A is ${status}`,
+  );
+  // It is to sleep on until it has been moved.
+  if (scenario.suspended === true) return;
   if (scenario.stopped === true) await a.qmp.execute('cont');
   await stage.guest.check([a]);
   if (scenario.stopped === true) await a.qmp.execute('stop');
@@ -179,9 +184,14 @@ async function worksIn(stage: Stage, lives: readonly [QemuProcess, QemuProcess])
   const { scenario } = stage.cell;
   const [a, b] = lives;
   const [before, now] = await Promise.all([a.qmp.execute('query-status'), b.qmp.execute('query-status')]);
-  assert(!before.running, `the guest runs in A still (${before.status})`);
-  assert.equal(now.status, scenario.stopped === true ? 'paused' : 'running', 'state of the guest in B');
+  assert(!before.running && before.status !== 'suspended', `the guest is in A still (${before.status})`);
+  assert.equal(now.status, stateAfter(scenario), 'state of the guest in B');
   if (scenario.stopped === true) await b.qmp.execute('cont');
+  if (scenario.suspended === true && now.status !== 'running') {
+    const { status } = await b.qmp.execute('query-status');
+    assert.equal(status, 'suspended', 'state of the guest in B before it is woken');
+    await b.qmp.execute('system_wakeup');
+  }
   await stage.guest.check(lives);
   if (scenario.transport === 'file-offset') {
     const head = (await readFile(stage.path('stream'))).subarray(0, OFFSET);

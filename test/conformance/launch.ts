@@ -4,7 +4,7 @@ import { migrateToSocket } from '../support/pass-socket.ts';
 import { CLI_SOCKET_FD, type VmferryCommand } from '../support/vmferry-cli.ts';
 import { type Landing, objects, settings } from './landing.ts';
 import type { Scenario, Step } from './model.ts';
-import { pausePostcopy, recoverInVain, recoverPostcopy } from './recovery.ts';
+import { pausePostcopy, recoverInVain, recoverPostcopy, wakeGuest } from './recovery.ts';
 import type { Stage } from './stage.ts';
 
 /** How the sending side ended. */
@@ -69,12 +69,13 @@ export async function launchByMigrate(
     ...scenario.parameters,
     ...scenario.destinationParameters,
   };
+  const postcopy = scenario.capabilities?.includes('postcopy-ram') === true;
   const args = ['migrate', source.qmpPath, ...to, ...settings(scenario.capabilities ?? [], parameters)];
-  const command = stage.vmferry(args);
-  await whileItRuns(
-    command,
-    steer(scenario.steps ?? [], { qmp: source.qmp, landing, cancel: async () => command.kill('SIGINT') }),
-  );
+  const command = stage.vmferry([...args, ...(postcopy ? ['--postcopy=0'] : [])]);
+  const { steps = [] } = scenario;
+  // It goes over to postcopy by itself.
+  const own = steps.slice(steps.findIndex((step) => 'act' in step && step.act === 'start-postcopy') + 1);
+  await whileItRuns(command, steer(own, { qmp: source.qmp, landing, cancel: async () => command.kill('SIGINT') }));
   const departure = await departureOfCommand(command);
   return { ...departure, info: await source.qmp.execute('query-migrate') };
 }
@@ -148,6 +149,8 @@ async function take(step: Step, { qmp, landing, cancel }: Helm): Promise<void> {
       return recoverPostcopy(qmp, landing);
     case 'recover-in-vain':
       return recoverInVain(step.by, qmp, landing);
+    case 'wake':
+      return wakeGuest(landing);
     case 'freeze-destination':
       return landing.signal('SIGSTOP');
     case 'kill-destination':

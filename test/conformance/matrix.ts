@@ -84,7 +84,7 @@ function pairsOf(role: Role): readonly Pair[] {
 }
 
 function machinesOf(scenario: Scenario, pair: Pair): readonly string[] {
-  if (!EVERYWHERE.includes(scenario.id)) return [machineName('pc', pair.a)];
+  if (!EVERYWHERE.includes(scenario.id)) return (scenario.chipsets ?? ['pc']).map((kind) => machineName(kind, pair.a));
   const newestShared = compareVersions(pair.a, pair.b) < 0 ? pair.a : pair.b;
   const versions = new Set([OLDEST, newestShared]);
   const between = (scenario.machines ?? []).filter((version) => compareVersions(version, newestShared) < 0);
@@ -112,7 +112,8 @@ function isSmoke({ scenario, role, pair, machine, guest }: Omit<Cell, 'smoke'>):
   if (scenario.id === 'unix/plain' && role === 'save-restore') {
     return forward ? machine === machineName('pc', OLDEST) : like && isOwn(machine, pair);
   }
-  if (!like || (EVERYWHERE.includes(scenario.id) && !isOwn(machine, pair))) return false;
+  const severalMachines = EVERYWHERE.includes(scenario.id) || scenario.chipsets !== undefined;
+  if (!like || (severalMachines && !isOwn(machine, pair))) return false;
   if (role === 'reference') return ['unix/plain/live', 'cancel/active'].includes(scenario.id);
   if (scenario.id === 'unix/plain/live') return true;
   if (scenario.smoke?.includes(role) === false) return false;

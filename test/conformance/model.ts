@@ -34,6 +34,8 @@ export type Step =
   | { readonly act: 'recover' }
   /** One that fails: nobody is where the source is sent to, or both sides meet somebody who says nothing and hangs up. */
   | { readonly act: 'recover-in-vain'; readonly by: 'reconnect' | 'handshake' }
+  /** The guest, which sleeps, is woken at the destination. */
+  | { readonly act: 'wake' }
   /** Parameters of the source from now on. */
   | { readonly set: Parameters }
   /** SIGSTOP and SIGKILL. */
@@ -68,6 +70,8 @@ export interface Scenario {
   readonly tls?: TlsSetup;
   /** The guest is stopped before it is moved, and is still stopped after. */
   readonly stopped?: boolean;
+  /** The guest sleeps (ACPI S3) before it is moved, and sleeps where it ends, unless a step has woken it. */
+  readonly suspended?: boolean;
   /** -uuid of each side. */
   readonly uuid?: { readonly a?: string; readonly b?: string };
   /** RAM is a file that both sides map. */
@@ -92,6 +96,8 @@ export interface Scenario {
   readonly since?: string;
   /** Newest QEMU that it is about. */
   readonly until?: string;
+  /** Default pc; those that are played everywhere are played with both. */
+  readonly chipsets?: readonly MachineKind[];
   /** Versions of machine types that it is played with, by the pairs that have them, beside the pair's own. */
   readonly machines?: readonly string[];
 }
@@ -137,6 +143,18 @@ export interface Result {
   /** Why it failed or was skipped. */
   readonly reason?: string;
   readonly ms: number;
+}
+
+/** State of the guest before it is moved. */
+export function stateBefore({ stopped, suspended }: Scenario): 'running' | 'paused' | 'suspended' {
+  if (stopped === true) return 'paused';
+  return suspended === true ? 'suspended' : 'running';
+}
+
+/** That of it where it ends. */
+export function stateAfter(scenario: Scenario): ReturnType<typeof stateBefore> {
+  const woken = scenario.steps?.some((step) => 'act' in step && step.act === 'wake') ?? false;
+  return woken ? 'running' : stateBefore(scenario);
 }
 
 export function guestName({ guest }: Cell): string {

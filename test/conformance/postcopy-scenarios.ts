@@ -3,12 +3,16 @@ import assert from 'node:assert/strict';
 import type { QmpMigrationInfo } from '../../src/qemu/index.ts';
 import type { Role, Scenario, Step } from './model.ts';
 
-/** Roles in which the leg that the scenario is about can be a postcopy. */
+/** Roles in which the leg that the scenario is about can be a postcopy that is steered from here. */
 const POSTCOPY_ROLES: readonly Role[] = ['reference', 'destination', 'source'];
 
 /** Slow enough that the guest's 64 MiB are still on their way when postcopy begins, and after it. */
 const SLOWLY = { 'max-bandwidth': 40_000_000, 'downtime-limit': 1, 'max-postcopy-bandwidth': 4_000_000 };
-const INTO_POSTCOPY: readonly Step[] = [{ wait: 'active' }, { act: 'start-postcopy' }, { wait: 'postcopy-active' }];
+export const INTO_POSTCOPY: readonly Step[] = [
+  { wait: 'active' },
+  { act: 'start-postcopy' },
+  { wait: 'postcopy-active' },
+];
 const AT_FULL_SPEED: Step = { set: { 'max-postcopy-bandwidth': 0 } };
 const RECOVER: readonly Step[] = [{ act: 'recover' }, { wait: 'postcopy-active' }];
 const RECOVER_FAST: readonly Step[] = [...RECOVER, AT_FULL_SPEED];
@@ -18,7 +22,7 @@ function sentAfterwards({ ram }: QmpMigrationInfo): void {
   assert((ram?.['postcopy-bytes'] ?? 0) > 0, 'nothing was sent after the guest had been handed over');
 }
 
-const POSTCOPY = {
+export const POSTCOPY = {
   roles: POSTCOPY_ROLES,
   transport: 'tcp',
   capabilities: ['postcopy-ram'],
@@ -46,6 +50,7 @@ const SCENARIOS: readonly Scenario[] = [
     ...POSTCOPY,
     id: 'postcopy',
     title: 'a part of memory before the guest runs at the destination, the rest after',
+    roles: [...POSTCOPY_ROLES, 'migrate'],
     qemu: '/migration/postcopy/plain',
   },
   {
@@ -67,6 +72,7 @@ const SCENARIOS: readonly Scenario[] = [
     ...PREEMPT,
     id: 'postcopy/preempt',
     title: 'requested pages on a channel of their own',
+    roles: [...POSTCOPY_ROLES, 'migrate'],
     qemu: '/migration/postcopy/preempt/plain',
   },
   {

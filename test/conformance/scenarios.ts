@@ -3,6 +3,7 @@ import type { QmpMigrationInfo } from '../../src/qemu/index.ts';
 import type { Role, Scenario, Step } from './model.ts';
 import { MULTIFD_SCENARIOS } from './multifd-scenarios.ts';
 import { POSTCOPY_SCENARIOS } from './postcopy-scenarios.ts';
+import { SUSPEND_SCENARIOS } from './suspend-scenarios.ts';
 import { TLS_SCENARIOS } from './tls-scenarios.ts';
 
 const ALL: readonly Role[] = ['reference', 'migrate', 'destination', 'source', 'save-restore'];
@@ -265,6 +266,7 @@ export const SCENARIOS: readonly Scenario[] = [
   },
   ...MULTIFD_SCENARIOS,
   ...POSTCOPY_SCENARIOS,
+  ...SUSPEND_SCENARIOS,
   ...TLS_SCENARIOS,
   {
     id: 'file',
@@ -341,8 +343,6 @@ export const LEFT_OUT: readonly LeftOut[] = [
     qemu: '/migration/multifd/file/mapped-ram/{dio,fdset,fdset/dio}',
     why: 'how QEMU opens its own file; what it writes is the same',
   },
-  { qemu: '/migration/postcopy/suspend', why: 'a suspended guest is to come' },
-  { qemu: '/migration/precopy/unix/suspend/*', why: 'a suspended guest is to come with postcopy' },
   { qemu: '/migration/precopy/rdma/*, /migration/cpr/*, /migration/colo/*', why: 'not a part of vmferry' },
   { qemu: '/migration/dirty_ring, /dirty_limit, /migration/vcpu_dirty_limit', why: "need KVM's dirty ring" },
   { qemu: '/migration/precopy/file/offset/fdset, */fdset/*', why: 'descriptors handed to QEMU: its own affair' },

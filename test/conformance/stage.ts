@@ -27,7 +27,14 @@ export class Stage {
     this.folder = folder;
     this.guest =
       cell.guest === 'boot'
-        ? bootGuest(bootProgram({ pageCount: BOOT_PAGES, order: 'random', rests: true }))
+        ? bootGuest(
+            bootProgram({
+              pageCount: BOOT_PAGES,
+              order: 'random',
+              rests: true,
+              sleeps: cell.scenario.suspended === true,
+            }),
+          )
         : linuxGuest({ ...cell.guest, workMb: LINUX_WORK_MB });
   }
 

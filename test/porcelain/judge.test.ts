@@ -3,19 +3,20 @@ import test from 'node:test';
 import { GONE, UNKNOWN } from '../../src/porcelain/index.ts';
 import { judge, type Verdict } from '../../src/porcelain/settle.ts';
 
-const SOURCES = ['running', 'paused', 'postmigrate', 'finish-migrate', 'io-error', GONE, UNKNOWN];
-const DESTINATIONS = ['running', 'paused', 'inmigrate', GONE, UNKNOWN, undefined];
+const SOURCES = ['running', 'suspended', 'paused', 'postmigrate', 'finish-migrate', 'io-error', GONE, UNKNOWN];
+const DESTINATIONS = ['running', 'suspended', 'paused', 'inmigrate', GONE, UNKNOWN, undefined];
 
 test('every pair of states has the verdict of this table', () => {
   const table: Record<string, Verdict[]> = {
-    //                running    paused     inmigrate    gone         unknown  cannot be asked
-    running: ['both-run', 'stays', 'stays', 'stays', 'stays', 'stays'],
-    paused: ['arrived', 'stays', 'stays', 'stays', 'stays', 'stays'],
-    postmigrate: ['arrived', 'arrived', 'take-back', 'take-back', 'open', 'open'],
-    'finish-migrate': ['arrived', 'arrived', 'take-back', 'take-back', 'open', 'open'],
-    'io-error': ['arrived', 'stays', 'stays', 'stays', 'stays', 'stays'],
-    [GONE]: ['arrived', 'arrived', 'lost', 'lost', 'open', 'open'],
-    [UNKNOWN]: ['arrived', 'arrived', 'open', 'open', 'open', 'open'],
+    //                running    suspended   paused     inmigrate    gone         unknown  cannot be asked
+    running: ['both-run', 'both-run', 'stays', 'stays', 'stays', 'stays', 'stays'],
+    suspended: ['both-run', 'both-run', 'stays', 'stays', 'stays', 'stays', 'stays'],
+    paused: ['arrived', 'arrived', 'stays', 'stays', 'stays', 'stays', 'stays'],
+    postmigrate: ['arrived', 'arrived', 'arrived', 'take-back', 'take-back', 'open', 'open'],
+    'finish-migrate': ['arrived', 'arrived', 'arrived', 'take-back', 'take-back', 'open', 'open'],
+    'io-error': ['arrived', 'arrived', 'stays', 'stays', 'stays', 'stays', 'stays'],
+    [GONE]: ['arrived', 'arrived', 'arrived', 'lost', 'lost', 'open', 'open'],
+    [UNKNOWN]: ['arrived', 'arrived', 'arrived', 'open', 'open', 'open', 'open'],
   };
   for (const source of SOURCES) {
     DESTINATIONS.forEach((destination, index) => {

@@ -71,7 +71,7 @@ test('a source that is about to leave finish-migrate is waited for: it would ref
   };
   const outcome = await move(source, destination);
   assert.equal(outcome.source, 'running');
-  assert.match(outcome.message, /was set running on the source again/);
+  assert.match(outcome.message, /is running on the source again/);
 });
 
 test('unconfirmed, and the destination runs: it is completed', async (t) => {
@@ -98,6 +98,22 @@ test('unconfirmed, and the destination process is gone: the guest is taken back'
   assert.equal(outcome.destination, 'gone');
   assert.equal(outcome.source, 'running');
   assert.equal(source.did('cont').length, 1);
+});
+
+test('unconfirmed, a guest that slept before, destination gone: it is let sleep on', async (t) => {
+  const { source, destination } = await pair(t);
+  source.status = 'suspended';
+  source.on['migrate'] = () => {
+    source.status = 'postmigrate';
+    source.migration = FAILED;
+    destination.die();
+  };
+  source.on['cont'] = () => {
+    source.status = 'suspended';
+  };
+  const outcome = await move(source, destination);
+  assert.equal(outcome.source, 'suspended');
+  assert.match(outcome.message, /is suspended on the source again/);
 });
 
 test('unconfirmed, a guest that was paused before, destination gone: it is not set running', async (t) => {

@@ -8,6 +8,7 @@ import {
   encodeBody,
   globalState,
   globalStateOf,
+  isSuspended,
   pageSizeOf,
   RECV_BITMAP_BYTES_MAX,
   type SectionHeader,
@@ -37,8 +38,8 @@ const STANDING = new Set<string>(['prelaunch', 'paused', 'postmigrate', 'shutdow
 export interface CheckpointOptions {
   /** Where in the file the checkpoint begins, bytes (file:PATH,offset=N). */
   readonly offset?: number;
-  /** What the guest shall do at the destination; default what it did when it was saved. */
-  readonly guest?: 'running' | 'paused';
+  /** The guest is paused at the destination; otherwise it does what it did when it was saved. */
+  readonly paused?: boolean;
   /** Threads that share its RAM read past the page cache. */
   readonly directIo?: boolean;
 }
@@ -51,7 +52,7 @@ interface Parts {
   readonly early: readonly DeviceSection[];
   readonly devices: readonly LocatedSection[];
   readonly runState: RunState;
-  readonly guest: CheckpointOptions['guest'];
+  readonly paused: boolean;
   readonly directIo: boolean;
 }
 
@@ -97,7 +98,7 @@ export class CheckpointReader implements SourceMachine {
         early: await readBodies(file, path, await located(outline.early)),
         devices,
         runState: await readRunState(file, path, devices),
-        guest: options.guest,
+        paused: options.paused ?? false,
         directIo: options.directIo ?? false,
       });
     } catch (error) {
@@ -184,11 +185,11 @@ export class CheckpointReader implements SourceMachine {
 
   throttle(): void {}
 
-  /** The sections as they were saved, the global state too unless `guest` was given: what ran then runs again at the destination. */
+  /** The sections as they were saved, the global state too unless it shall be paused: what ran, or slept, then does so again at the destination. */
   async saveDevices(): Promise<SavedDevices> {
-    const { file, path, devices, outline, guest } = this.#parts;
+    const { file, path, devices, outline, paused } = this.#parts;
     const saved = await readBodies(file, path, devices);
-    const sections = guest === undefined ? saved : saved.map((section) => withRunState(section, guest));
+    const sections = paused ? saved.map((section) => pausedSection(section, path)) : saved;
     return { sections, description: outline.description };
   }
 
@@ -259,9 +260,11 @@ async function readRunState(file: FileHandle, path: string, located: readonly Lo
   return STANDING.has(runstate) ? (runstate as RunState) : 'paused';
 }
 
-function withRunState(section: DeviceSection, runState: RunState): DeviceSection {
+/** A guest that sleeps is paused in its sleep. */
+function pausedSection(section: DeviceSection, path: string): DeviceSection {
   if (section.idstr !== globalState.name) return section;
-  return { ...section, body: encodeBody(globalState, globalStateOf(runState)) };
+  const saved = decodeBody(globalState, section.version, Buffer.from(section.body), { stream: path });
+  return { ...section, body: encodeBody(globalState, globalStateOf('paused', isSuspended(saved))) };
 }
 
 async function readBitmap(file: FileHandle, path: string, block: StreamRamBlock): Promise<BlockPages> {

@@ -12,9 +12,11 @@ export const globalState = vmstate({
   fields: {
     /** Length of the run state's name with its NUL; QEMU does not look at it. */
     size: u32,
-    /** QEMU's RunState name; `running` starts the guest. */
+    /** QEMU's RunState name; `running` starts the guest, `suspended` leaves it asleep until something wakes it. */
     runstate: text(32),
+    /** Whether the next one says anything. */
     has_vm_was_suspended: u8,
+    /** The guest sleeps, and is stopped as well: `cont` makes it sleep on. */
     vm_was_suspended: u8,
     unused: unused(66, 'buffer'),
   },
@@ -23,6 +25,13 @@ export const globalState = vmstate({
 /** What section `globalstate` says. */
 export type GlobalState = StateOf<typeof globalState>;
 
-export function globalStateOf(runstate: string): GlobalState {
-  return { size: runstate.length + 1, runstate, has_vm_was_suspended: 0, vm_was_suspended: 0 };
+/** `suspended`: as `vm_was_suspended`. */
+export function globalStateOf(runstate: string, suspended = false): GlobalState {
+  const flag = suspended ? 1 : 0;
+  return { size: runstate.length + 1, runstate, has_vm_was_suspended: flag, vm_was_suspended: flag };
+}
+
+/** Whether the guest sleeps (ACPI S3), stopped or not. */
+export function isSuspended({ runstate, vm_was_suspended }: GlobalState): boolean {
+  return runstate === 'suspended' || vm_was_suspended !== 0;
 }

@@ -16,7 +16,13 @@ import { join } from 'node:path';
 import test, { after } from 'node:test';
 import fc from 'fast-check';
 import { FerryError, testBit } from '../../../src/base/index.ts';
-import { CheckpointReader, CheckpointWriter, type RamSink } from '../../../src/machine/index.ts';
+import {
+  type CheckpointOptions,
+  CheckpointReader,
+  CheckpointWriter,
+  type RamSink,
+} from '../../../src/machine/index.ts';
+import { decodeBody, encodeBody, globalState, globalStateOf } from '../../../src/wire/index.ts';
 import {
   BLOCKS,
   CONFIGURATION,
@@ -36,8 +42,12 @@ let names = 0;
 const freshPath = () => join(folder, `checkpoint-${names++}`);
 const hasCode = (code: string) => (error: unknown) => error instanceof FerryError && error.code === code;
 
-async function withReader<T>(path: string, body: (reader: CheckpointReader) => Promise<T>): Promise<T> {
-  const reader = await CheckpointReader.open(path);
+async function withReader<T>(
+  path: string,
+  body: (reader: CheckpointReader) => Promise<T>,
+  options?: CheckpointOptions,
+): Promise<T> {
+  const reader = await CheckpointReader.open(path, options);
   try {
     return await body(reader);
   } finally {
@@ -85,6 +95,37 @@ test('what was written comes back: configuration, blocks, pages, sections, descr
     }
   });
 });
+
+const ASLEEP = { has_vm_was_suspended: 1, vm_was_suspended: 1 };
+for (const { saved, whole, paused } of [
+  { saved: { runstate: 'running' }, whole: globalStateOf('running'), paused: globalStateOf('paused') },
+  { saved: { runstate: 'shutdown' }, whole: globalStateOf('shutdown'), paused: globalStateOf('paused') },
+  // QEMU 9.0 and later: asleep, and asleep and stopped as well.
+  {
+    saved: { runstate: 'suspended' },
+    whole: globalStateOf('suspended'),
+    paused: { ...globalStateOf('paused'), ...ASLEEP },
+  },
+  {
+    saved: { runstate: 'paused', ...ASLEEP },
+    whole: { ...globalStateOf('paused'), ...ASLEEP },
+    paused: { ...globalStateOf('paused'), ...ASLEEP },
+  },
+]) {
+  test(`what a guest did goes with it, or it is paused: ${JSON.stringify(saved)}`, async () => {
+    const path = freshPath();
+    const body = encodeBody(globalState, { ...globalStateOf(saved.runstate), ...saved });
+    await writeCheckpoint(path, { devices: [{ ...GLOBAL_STATE, body }] });
+    const sent = (options?: CheckpointOptions) =>
+      withReader(
+        path,
+        async (reader) => decodeBody(globalState, 1, Buffer.from((await reader.saveDevices()).sections[0]!.body)),
+        options,
+      );
+    assert.deepEqual(await sent(), whole);
+    assert.deepEqual(await sent({ paused: true }), paused);
+  });
+}
 
 test('the newest version of a page counts, whatever is still under way', async () => {
   type Step = { readonly page: number; readonly what: 'page' | 'zero' | 'read' | 'drain'; readonly run: number };

@@ -19,13 +19,26 @@ export interface BootProgram {
    * 64 MiB is dirtied all the same, and the processor is left to others. Without, it dirties as fast as it goes.
    */
   readonly rests: boolean;
+  /**
+   * After its second pass it goes to sleep once (ACPI S3). Waking is a reset that keeps memory: the BIOS, to which nobody has said where to go on, boots
+   * the program again, and that goes on with its third pass.
+   */
+  readonly sleeps: boolean;
 }
 
 export const PAGE = 4096;
 export const MIB = 1024 * 1024;
 
 export function bootProgram(options: Partial<BootProgram> = {}): BootProgram {
-  const program: BootProgram = { start: MIB, pageCount: 4096, order: 'sequential', spin: 0, rests: false, ...options };
+  const program: BootProgram = {
+    start: MIB,
+    pageCount: 4096,
+    order: 'sequential',
+    spin: 0,
+    rests: false,
+    sleeps: false,
+    ...options,
+  };
   if (program.pageCount < 2 || !Number.isInteger(Math.log2(program.pageCount))) throw new RangeError('pageCount');
   if (program.start % PAGE !== 0 || program.start < MIB) throw new RangeError('start');
   return program;
@@ -55,6 +68,14 @@ const COM1 = 0x3f8;
 /** Interrupt descriptor table: only the timer's entry is ever used, vector 8 as the BIOS has set the interrupt controller. */
 const IDT = 0x1000;
 const TIMER_VECTOR = 8;
+/** Of the power management block, where the BIOS puts it on pc and q35 (0x600): sleep type 1, which is S3 on both, and sleep enable. */
+const PM1A_CONTROL = 0x604;
+const SLEEP_S3 = (1 << 10) | (1 << 13);
+/** Behind the counter of the first page: it has slept. No BIOS leaves such a word there. */
+const SLEPT = 0x5350_454c;
+const SLEPT_OFFSET = 4;
+/** The letter of the pass that it sleeps before. */
+const LETTER_AWAKE = 0x43;
 
 /** The 512 bytes. The BIOS loads them at 0x7c00 and jumps there in real mode. */
 export function bootSector(program: BootProgram): Buffer {
@@ -97,6 +118,17 @@ export function bootSector(program: BootProgram): Buffer {
   code.bytes(0xb0, 0xfe, 0xe6, 0x21); //                      mov al, ~1; out 0x21, al
   code.bytes(0xb0, 0xff, 0xe6, 0xa1); //                      mov al, 0xff; out 0xa1, al
 
+  const slept = () =>
+    code
+      .bytes(0x81, 0x3d)
+      .dword(program.start + SLEPT_OFFSET)
+      .dword(SLEPT); // cmp dword [slept], SLEPT
+  code.bytes(0xbe).dword(mask); //                            mov esi, pageCount - 1                  (index)
+  if (program.sleeps) {
+    code.bytes(0xb3, LETTER_AWAKE); //                        mov bl, 'C'
+    slept().bytes(0x74).near('pass'); //                      je pass
+  }
+
   // The range is zeroed first: the BIOS may have used it.
   code.bytes(0xbf).dword(program.start); //                   mov edi, start
   code.label('clear');
@@ -106,7 +138,6 @@ export function bootSector(program: BootProgram): Buffer {
   code.bytes(0x72).near('clear'); //                          jb clear
 
   code.bytes(0xb3, 0x41); //                                  mov bl, 'A'
-  code.bytes(0xbe).dword(mask); //                            mov esi, pageCount - 1                  (index)
 
   code.label('pass');
   code.bytes(0xbd).dword(program.pageCount); //               mov ebp, pageCount
@@ -128,8 +159,20 @@ export function bootSector(program: BootProgram): Buffer {
   code.bytes(0x88, 0xd8, 0xee); //                            mov al, bl; out dx, al
   if (program.rests) code.bytes(0xfb, 0xf4, 0xfa); //         sti; hlt; cli
   code.bytes(0xfe, 0xc3, 0x80, 0xfb, 0x5b); //                inc bl; cmp bl, 'Z' + 1
-  code.bytes(0x75).near('pass'); //                           jne pass
-  code.bytes(0xb3, 0x41, 0xeb).near('pass'); //               mov bl, 'A'; jmp pass
+  code.bytes(0x75, 0x02, 0xb3, 0x41); //                      jne +2; mov bl, 'A'
+  if (program.sleeps) {
+    // A pass ends where it began: index and letter are all there is to keep, and both are known.
+    code.bytes(0x80, 0xfb, LETTER_AWAKE, 0x75).near('next'); // cmp bl, 'C'; jne next
+    slept().bytes(0x74).near('next'); //                      je next
+    code
+      .bytes(0xc7, 0x05)
+      .dword(program.start + SLEPT_OFFSET)
+      .dword(SLEPT); // mov dword [slept], SLEPT
+    code.bytes(0x66, 0xba).half(PM1A_CONTROL); //             mov dx, PM1a control
+    code.bytes(0x66, 0xb8).half(SLEEP_S3); //                 mov ax, S3
+    code.bytes(0x66, 0xef, 0xf4, 0xeb, 0xfd); //              out dx, ax; hlt; jmp to the hlt
+  }
+  code.label('next').bytes(0xe9).far('pass'); //              jmp pass
 
   const sector = Buffer.alloc(512);
   code.link().copy(sector, 0);
@@ -147,7 +190,12 @@ class Assembler {
   readonly #origin: number;
   readonly #bytes: number[] = [];
   readonly #labels = new Map<string, number>();
-  readonly #fixups: { readonly at: number; readonly size: 1 | 2 | 4; readonly label: string }[] = [];
+  readonly #fixups: {
+    readonly at: number;
+    readonly size: 1 | 2 | 4;
+    readonly relative: boolean;
+    readonly label: string;
+  }[] = [];
 
   constructor(origin: number) {
     this.#origin = origin;
@@ -183,18 +231,23 @@ class Assembler {
     return this.#fixup(1, label);
   }
 
-  #fixup(size: 1 | 2 | 4, label: string): this {
-    this.#fixups.push({ at: this.#bytes.length, size, label });
+  /** The same in four bytes. */
+  far(label: string): this {
+    return this.#fixup(4, label, true);
+  }
+
+  #fixup(size: 1 | 2 | 4, label: string, relative = size === 1): this {
+    this.#fixups.push({ at: this.#bytes.length, size, relative, label });
     return this.bytes(...Array(size).fill(0));
   }
 
   link(): Buffer {
     if (this.#bytes.length > 446) throw new RangeError(`boot program has ${this.#bytes.length} bytes`);
     const code = Buffer.from(this.#bytes);
-    for (const { at, size, label } of this.#fixups) {
+    for (const { at, size, relative, label } of this.#fixups) {
       const target = this.#labels.get(label);
       if (target === undefined) throw new RangeError(`no label ${label}`);
-      if (size === 1) code.writeInt8(target - (at + 1), at);
+      if (relative) code.writeIntLE(target - (at + size), at, size);
       else code.writeUIntLE(this.#origin + target, at, size);
     }
     return code;

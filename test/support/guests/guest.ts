@@ -13,7 +13,7 @@ export interface Guest {
   readonly memory: string;
   /** Its part of a command line. `folder` is the process's own, `shared` that of all processes it will live in. */
   args(folder: string, shared: string): Promise<string[]>;
-  /** Resolves when a machine just started has got it to its work. */
+  /** Resolves when a machine just started has got it to its work, or (a boot program that sleeps) to its sleep. */
   ready(qemu: QemuProcess): Promise<void>;
   /** Proves that it works on, unharmed, in the last of the processes it has lived in; throws what is wrong. It is left running. */
   check(lives: readonly QemuProcess[]): Promise<void>;
@@ -32,8 +32,11 @@ export function bootGuest(program: BootProgram): Guest {
       await writeFile(image, bootImage(program));
       return ['-drive', `if=none,id=boot,format=raw,file=${image}`, '-device', 'ide-hd,drive=boot'];
     },
-    async ready({ serial }) {
+    async ready({ serial, qmp }) {
+      const asleep = qmp.waitForEvent('SUSPEND', { timeoutMs: BOOT_TIMEOUT_MS });
+      asleep.catch(() => {});
       await serial.waitFor((text) => passes(text) >= 2 || undefined, 'two passes', BOOT_TIMEOUT_MS);
+      if (program.sleeps && (await qmp.execute('query-status')).status !== 'suspended') await asleep;
     },
     async check(lives) {
       const qemu = last(lives);

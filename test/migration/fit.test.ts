@@ -5,6 +5,7 @@ import { compareEnds, type EndFacts, FIT_RULES } from '../../src/migration/index
 
 const RAM = { name: 'pc.ram', used: 256, max: 256, pageSize: 4096 };
 const TABLES = { name: 'acpi/tables', used: 32, max: 512, pageSize: 4096 };
+const NEWEST = { name: 'QEMU 11.1.2', version: '11.1' };
 const VF = { name: 'vf0', section: '0000:00:04.0/vfio', precopy: true, p2p: true };
 
 const LIMITS = { packetBytes: 10, bufferBytes: 10, blocks: 10 };
@@ -73,6 +74,24 @@ const CASES: readonly Case[] = [
   { rule: 'uuid', source: on('validate-uuid'), destination: { uuid: undefined }, finds: ['warn', /none at/] },
   { rule: 'uuid', source: { ...on('validate-uuid'), uuid: undefined }, finds: ['warn', /none at the source/] },
   { rule: 'uuid', source: on('multifd'), destination: { uuid: undefined }, finds: ['fail', /multifd/] },
+  { rule: 'multifd with postcopy', source: on('multifd'), finds: 'silent' },
+  {
+    rule: 'multifd with postcopy',
+    source: on('multifd', 'postcopy-ram'),
+    finds: ['fail', /QEMU 10\.0\.2.*from 10\.1 on/],
+  },
+  {
+    rule: 'multifd with postcopy',
+    source: { ...on('multifd', 'postcopy-ram'), program: NEWEST },
+    destination: { program: { name: 'QEMU 7.2.22', version: '7.2' } },
+    finds: ['fail', /QEMU 7\.2\.22/],
+  },
+  {
+    rule: 'multifd with postcopy',
+    source: { ...on('multifd', 'postcopy-ram'), program: NEWEST },
+    destination: { program: NEWEST },
+    finds: 'pass',
+  },
   { rule: 'memory', finds: 'pass' },
   { rule: 'memory', destination: { ram: [RAM] }, finds: ['fail', /'acpi\/tables' of 32 bytes is at the source only/] },
   { rule: 'memory', source: { ram: [RAM] }, finds: ['warn', /'acpi\/tables'.* destination only/] },

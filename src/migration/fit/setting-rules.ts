@@ -107,4 +107,22 @@ function orPass(found: readonly Judgement[], otherwise: string): readonly Judgem
   return found.length > 0 ? found : [pass(otherwise)];
 }
 
-export const SETTING_RULES: readonly Rule[] = [settled, capabilities, parameters];
+/** 8.2 to 10.0 refuse it; 7.2 takes it, and its destination dies of it when the guest runs there already (qemu-wire 5.10). */
+const MULTIFD_WITH_POSTCOPY = '10.1';
+
+const multifdWithPostcopy: Rule = {
+  name: 'multifd with postcopy',
+  doc: `With both, both ends can go from one to the other: QEMU does it from ${MULTIFD_WITH_POSTCOPY} on.`,
+  judge: (source, destination) => {
+    if (source.capabilities?.['multifd'] !== true || source.capabilities['postcopy-ram'] !== true) return [];
+    const programs = [source, destination].flatMap(({ program }) => program ?? []);
+    const old = programs.find(({ version }) => isVersionBefore(version, MULTIFD_WITH_POSTCOPY));
+    if (old !== undefined)
+      return [
+        fail(`multifd with postcopy-ram is too much for ${old.name}: QEMU does it from ${MULTIFD_WITH_POSTCOPY} on`),
+      ];
+    return [pass('from multifd to postcopy: both ends do it')];
+  },
+};
+
+export const SETTING_RULES: readonly Rule[] = [settled, capabilities, parameters, multifdWithPostcopy];

@@ -225,7 +225,7 @@ export class VmHost implements Host {
 
   async migrateRecover(uri: string): Promise<void> {
     const address = parseAddress(uri);
-    if (this.#running === undefined || this.#incoming === undefined) {
+    if (this.#incoming === undefined) {
       throw wrongState(this.queryMigrate().status ?? 'none', 'there is no incoming postcopy that could be recovered');
     }
     const { postcopy } = this.#incoming;

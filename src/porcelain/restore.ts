@@ -1,3 +1,4 @@
+import { setTimeout as pause } from 'node:timers/promises';
 import { FerryError } from '../base/index.ts';
 import { CheckpointReader, type SourceMachine } from '../machine/index.ts';
 import { type Assignments, Settings } from '../settings/index.ts';
@@ -13,6 +14,10 @@ import { withPrivateSocket } from './private-socket.ts';
 import { sendMachine } from './send.ts';
 import { assignmentsFor } from './sides.ts';
 import { ownTls, peerTls, type TlsChoice } from './tls.ts';
+
+/** A destination that has every page says so in no time; one that waits for pages that do not come may not have noticed: longest wait, ms. */
+const WHOLE_MS = 5_000;
+const POLL_MS = 100;
 
 export interface RestoreOptions extends Pick<DriveOptions, 'signal' | 'progress'> {
   readonly file: string;
@@ -83,7 +88,7 @@ async function settled(destination: Peer, sent: Outcome): Promise<Outcome> {
   const unconfirmed = sent.error instanceof FerryError && sent.error.code === 'MIGRATION_UNCONFIRMED';
   const state = sent.status === 'completed' || unconfirmed ? await arrival(destination) : await destination.state();
   const { error, ...figures } = sent;
-  if (hasArrived(state)) {
+  if (hasArrived(state) && (error === undefined || (await isWhole(destination)))) {
     return { ...figures, status: 'completed', destination: state, message: `The guest is ${state}.` };
   }
   const cause =
@@ -92,6 +97,12 @@ async function settled(destination: Peer, sent: Outcome): Promise<Outcome> {
       { code: 'SIDES_DISAGREE', source: 'completed', destination: state },
       `${destination.path}: everything was sent, but the destination is ${state}`,
     );
+  if (hasArrived(state)) {
+    const message =
+      `The guest is ${state} on the destination without the part of its memory that had not been sent, and stops where it needs that. The ` +
+      'checkpoint is as it was: end that process, and restore it into another one.';
+    return { ...figures, status: 'failed', error: cause, destination: state, message };
+  }
   return {
     ...figures,
     status: sent.status === 'cancelled' ? 'cancelled' : 'failed',
@@ -101,6 +112,18 @@ async function settled(destination: Peer, sent: Outcome): Promise<Outcome> {
       'The guest does not run; the checkpoint is as it was.' +
       (state === GONE ? ' The destination process has ended: its log may say why.' : ''),
   };
+}
+
+/** Whether a guest that is there has all of its memory: one that went on at once may lack it for ever. */
+async function isWhole(destination: Peer): Promise<boolean> {
+  const endMs = performance.now() + WHOLE_MS;
+  for (;;) {
+    const info = await destination.execute('query-migrate').catch(() => undefined);
+    if (info === undefined || info.status === 'postcopy-paused') return false;
+    if (info.status?.startsWith('postcopy-') !== true) return true;
+    if (performance.now() > endMs) return false;
+    await pause(POLL_MS);
+  }
 }
 
 /** A QEMU says in its log only that the machine types differ, and ends: better to see it before. Throws PEER_MACHINE. */

@@ -1,4 +1,4 @@
-/** `migrate --postcopy` between processes, and what a process can be asked meanwhile. */
+/** `migrate --postcopy` and `restore --postcopy` between processes, and what a process can be asked meanwhile. */
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import test, { type TestContext } from 'node:test';
@@ -32,8 +32,23 @@ for (const { pages, options } of [
     assert.equal(info['status'], 'completed');
     assert.equal('postcopy-latency' in info, options.includes('postcopy-blocktime=on'));
     assert.deepEqual((await ask<{ details: readonly string[] }>(b, 'x-workload-verify')).details, []);
+    await assert.rejects(ask(b, 'migrate-recover', { uri: 'tcp:127.0.0.1:0' }), /all of its memory.*can be ended/);
   });
 }
+
+test('restore --postcopy, the connection lost and given up: a guest without all of its memory is no success', async (t) => {
+  const [a, b] = await processes(t);
+  const file = `${a}.ckpt`;
+  await new Spawned(t, ['save', a, file, '--json']).result(0);
+  const restore = new Spawned(t, ['restore', file, b, '--json', '--postcopy', '--set', 'max-postcopy-bandwidth=1M']);
+  await restore.line(({ status }) => status === 'postcopy-active');
+  await ask(b, 'migrate-pause');
+  await restore.line(({ status }) => status === 'postcopy-paused');
+  restore.kill('SIGINT');
+  const result = await restore.result(130);
+  assert.equal(result['destination'], 'running');
+  assert.match(String(result['message']), /without the part of its memory.*restore it into another one/);
+});
 
 test('Ctrl-C before the switchover leaves the guest where it is', async (t) => {
   const [a, b] = await processes(t);

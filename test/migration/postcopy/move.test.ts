@@ -10,6 +10,8 @@ import { BUSY_VF, vfPair } from '../../support/vf-machines.ts';
 import { verified, type WorkloadPair, workloadPair } from '../../support/workload-pair.ts';
 
 const MIB = 1024 * 1024;
+/** As it goes over the return path: type, length, value. */
+const SHUT_0 = Buffer.from('0001000400000000', 'hex');
 const NO_LISTENER = { accept: () => assert.fail(), next: () => assert.fail(), close: () => {} };
 
 function machines(t: TestContext, options: Partial<WorkloadOptions> = {}): Promise<WorkloadPair> {
@@ -211,6 +213,31 @@ test('the process of the destination ends in the midst of it: the source is paus
   const ended = await run;
   assert.deepEqual([ended.source.status, ended.destination.status], ['failed', 'failed']);
   assert.equal(source.runState, 'postmigrate');
+});
+
+test('the last word is lost: the destination is complete and says so, the source is paused and does not run', async (t) => {
+  const { source, destination } = await machines(t);
+  await source.resume();
+  const moved = await PostcopyMove.between({ source, destination, bandwidth: 10 * MIB });
+  const active = moved.here.next('postcopy-active');
+  moved.outgoing.startPostcopy();
+  const run = moved.run();
+  await active;
+  // Over a connection that is not the first.
+  await moved.breakAndRecover('reset');
+  const parted = moved.during(Promise.all([moved.here.next('postcopy-paused'), moved.there.next('completed')]));
+  moved.proxy.onBytes = (direction, bytes) => {
+    if (direction === 'toClient' && bytes.includes(SHUT_0)) moved.proxy.sever('reset');
+  };
+  await parted;
+  assert.equal(source.runState, 'finish-migrate');
+  assert.throws(() => moved.incoming.postcopy.recover(NO_LISTENER), /all of its memory.*can be ended/);
+  moved.outgoing.abandon();
+  const ended = await run;
+  assert.deepEqual([ended.source.status, ended.destination.status], ['failed', 'completed']);
+  assert(ended.destination.status === 'completed' && !ended.destination.confirmed);
+  assert.deepEqual([source.runState, destination.runState], ['postmigrate', 'running']);
+  await verified(destination);
 });
 
 test('a paused destination can be told another address before anybody has come to the first', async (t) => {

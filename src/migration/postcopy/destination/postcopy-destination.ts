@@ -15,6 +15,9 @@ import { Reconnection } from './reconnection.ts';
 import { SourceConnection } from './source-connection.ts';
 import { UrgentPages, type UrgentTotals } from './urgent-pages.ts';
 
+const ALL_HERE =
+  'the guest is here with all of its memory: there is nothing to recover. A source that is paused has only not heard of it: it can be ended (quit)';
+
 /** What the destination of a postcopy must know of the conductor it works for. */
 export interface PostcopyDestinationParts {
   readonly machine: DestinationMachine;
@@ -173,8 +176,9 @@ export class PostcopyDestination {
 
   /** QMP migrate-recover: another connection is awaited at `listener`. Throws MIGRATION_STATE. */
   recover(listener: SourceListener): void {
-    if (this.#parts.status() !== 'postcopy-paused')
-      throw wrongState(this.#parts.status(), 'there is no paused postcopy that could be recovered');
+    const status = this.#parts.status();
+    if (status === 'completed') throw wrongState(status, ALL_HERE);
+    if (status !== 'postcopy-paused') throw wrongState(status, 'there is no paused postcopy that could be recovered');
     this.#reconnection.offer(listener);
   }
 

@@ -70,7 +70,8 @@ const WAYS: Record<Exclude<Role, 'source'>, Way> = {
   async destination(stage, a, scenario) {
     if (scenario.capabilities?.includes('mapped-ram') === true) {
       const departure = await launchByQmp(a, await landInFile(stage, scenario), scenario);
-      return { departure, arrive: () => restore(stage, 'stream', PLAIN), vanish: async () => {} };
+      const again = { ...PLAIN, ...(scenario.atOnce && { atOnce: true as const }) };
+      return { departure, arrive: () => restore(stage, 'stream', again), vanish: async () => {} };
     }
     const landing = await landInCheckpoint(stage, CHECKPOINT, scenario);
     const departure = await launchByQmp(a, landing, scenario);
@@ -150,7 +151,9 @@ async function save(stage: Stage, a: QemuProcess, scenario: Scenario): Promise<D
 async function restore(stage: Stage, file: string, scenario: Scenario): Promise<QemuProcess> {
   const { capabilities = [], bothParameters } = scenario;
   const b = await stage.startDestination();
-  await stage.vmferry(['restore', stage.path(file), b.qmpPath, ...settings(capabilities, bothParameters)]).completed();
+  const postcopy = scenario.atOnce === true ? ['--postcopy'] : [];
+  const set = settings(capabilities, bothParameters);
+  await stage.vmferry(['restore', stage.path(file), b.qmpPath, ...postcopy, ...set]).completed();
   return b;
 }
 

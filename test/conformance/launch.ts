@@ -133,6 +133,7 @@ async function take(step: Step, { qmp, landing, cancel }: Helm): Promise<void> {
   if ('waitRounds' in step) {
     return under('rounds', qmp, ({ ram }) => (ram?.['dirty-sync-count'] ?? 0) >= step.waitRounds);
   }
+  if ('waitDifferences' in step) return under('differences', qmp, (info) => (info['xbzrle-cache']?.pages ?? 0) > 0);
   if ('waitThrottle' in step) return under('throttle', qmp, (info) => (info['cpu-throttle-percentage'] ?? 0) > 0);
   switch (step.act) {
     case 'converge':

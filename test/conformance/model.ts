@@ -23,6 +23,8 @@ export type Step =
   /** Rounds over RAM that have begun, the guest still running. */
   | { readonly waitRounds: number }
   | { readonly waitThrottle: true }
+  /** Pages travel as differences (xbzrle). */
+  | { readonly waitDifferences: true }
   /** Lets the migration converge: no limit of bandwidth, 30 s of downtime allowed. */
   | { readonly act: 'converge' }
   | { readonly act: 'continue' }
@@ -79,7 +81,7 @@ export interface Scenario {
   /** Where the source sends to is not there. */
   readonly nobodyThere?: boolean;
   readonly steps?: readonly Step[];
-  /** A checkpoint is sent by postcopy from its first page on. */
+  /** A checkpoint is sent, or restored, by postcopy from its first page on. */
   readonly atOnce?: true;
   /** After one that does not complete, the second try has the same settings and not those of a plain move. */
   readonly again?: true;

@@ -37,6 +37,7 @@ const RECOVERED: readonly Step[] = [...INTO_POSTCOPY, ...PAUSE_AND_RECOVER, AT_F
 
 /** What every test run plays: both ways of urgent pages, a recovery that fails first, and one of those with multifd. */
 const SMOKE: readonly string[] = [
+  'postcopy/restore',
   'postcopy/at-once',
   'postcopy/preempt',
   'postcopy/preempt/recovery',
@@ -58,6 +59,37 @@ const SCENARIOS: readonly Scenario[] = [
     id: 'postcopy/unix',
     title: 'the same over a unix socket',
     transport: 'unix',
+  },
+  {
+    ...POSTCOPY,
+    id: 'postcopy/xbzrle',
+    title: 'pages sent again travel as differences until the guest runs at the destination, and whole after that',
+    roles: ['reference', 'destination'],
+    capabilities: [...POSTCOPY.capabilities, 'xbzrle'],
+    parameters: { ...SLOWLY, 'xbzrle-cache-size': 128 * 1024 * 1024 },
+    steps: [{ waitDifferences: true }, { act: 'start-postcopy' }, { wait: 'postcopy-active' }, AT_FULL_SPEED],
+    proof(info) {
+      sentAfterwards(info);
+      assert((info['xbzrle-cache']?.pages ?? 0) > 0, 'no page travelled as a difference');
+    },
+  },
+  {
+    id: 'postcopy/restore',
+    title: 'a checkpoint is restored, and the guest runs before any of its memory is there',
+    roles: ['save-restore'],
+    transport: 'unix',
+    atOnce: true,
+    ends: 'completed',
+  },
+  {
+    id: 'postcopy/restore/mapped-ram',
+    title: 'the same from a file that QEMU has written',
+    roles: ['destination'],
+    transport: 'file',
+    capabilities: ['mapped-ram'],
+    atOnce: true,
+    ends: 'completed',
+    since: '9.0',
   },
   {
     ...POSTCOPY,
@@ -144,5 +176,5 @@ const SCENARIOS: readonly Scenario[] = [
 
 export const POSTCOPY_SCENARIOS: readonly Scenario[] = SCENARIOS.map((scenario) => ({
   ...scenario,
-  smoke: SMOKE.includes(scenario.id) ? ['source'] : [],
+  smoke: SMOKE.includes(scenario.id) ? ['source', 'save-restore'] : [],
 }));

@@ -75,6 +75,26 @@ test('after a while of precopy only what is dirty comes late', async (t) => {
   await verified(destination);
 });
 
+test('xbzrle until the switchover: differences are taken before, and whole pages after', async (t) => {
+  const { source, destination } = await machines(t, { dirtyRate: 10e6 });
+  await source.resume();
+  const moved = await PostcopyMove.between({
+    source,
+    destination,
+    change: (settings) => {
+      settings.setCapabilities([{ capability: 'xbzrle', state: true }]);
+      settings.setParameters({ 'max-bandwidth': 30e6, 'downtime-limit': 0 });
+    },
+  });
+  const run = moved.completed();
+  while ((moved.outgoing.info()['xbzrle-cache']?.pages ?? 0) === 0) await moved.sent(4096);
+  moved.outgoing.startPostcopy();
+  await run;
+  assert.ok(moved.there.seen.includes('postcopy-active'));
+  assert.ok(moved.outgoing.info().ram!['postcopy-bytes'] > 0);
+  await verified(destination);
+});
+
 test('multifd until the switchover, one channel from then on; a connection that breaks takes the idle channels along', async (t) => {
   const { source, destination } = await machines(t);
   await source.resume();

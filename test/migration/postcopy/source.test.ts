@@ -494,6 +494,7 @@ for (const [name, act, says] of PAUSING) {
     assert.equal(unlimited, 0);
     assert.equal(one.peer.pages.order.length, there, 'what was not there was sent, and nothing twice');
     assertSame(one.machine, one.peer.pages);
+    assert.equal(await one.peer.channel.read(), null, 'the source has ended the connection');
     assert.deepEqual(one.states.slice(-5), [
       ...['postcopy-paused', 'postcopy-recover-setup', 'postcopy-recover', 'postcopy-active', 'completed'],
     ] as MigrationStatus[]);

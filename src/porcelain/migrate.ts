@@ -7,7 +7,7 @@ import { PorcelainError } from './errors.ts';
 import { figuresOf, type MigrationFigures, type Outcome } from './outcome.ts';
 import { hasArrived, Peer } from './peer.ts';
 import { applySettings } from './peer-settings.ts';
-import { PostcopyDriver, type PostcopyOptions } from './postcopy.ts';
+import { PostcopyDriver, type PostcopyOptions, sendingPeer } from './postcopy.ts';
 import { withPrivateSocket } from './private-socket.ts';
 import { settle } from './settle.ts';
 import { assignmentsFor } from './sides.ts';
@@ -75,7 +75,7 @@ async function move(
   };
   await applySettings(source, assignmentsFor('source', settings));
   const { postcopy: wanted, signal } = options;
-  const postcopy = wanted && new PostcopyDriver(wanted, { source, destination, nextUri, signal });
+  const postcopy = wanted && new PostcopyDriver(wanted, { source: sendingPeer(source), destination, nextUri, signal });
   const uri = nextUri();
   let target = uri;
   let undo = async () => {};

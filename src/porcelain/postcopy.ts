@@ -4,10 +4,9 @@
  */
 import { setTimeout as pause } from 'node:timers/promises';
 import { asError, explain } from '../base/index.ts';
-import type { QmpMigrationInfo } from '../qemu/index.ts';
 import { reachable } from './destination.ts';
 import { PorcelainError } from './errors.ts';
-import { figuresOf, GONE, type MigrationFigures, type Outcome } from './outcome.ts';
+import { figuresOf, GONE, type GuestState, type MigrationFigures, type Outcome } from './outcome.ts';
 import { isLive, type Peer } from './peer.ts';
 
 /** Connections in a row that brought nothing; then people have to look. */
@@ -26,14 +25,33 @@ const LOST =
   'guest has done since it left.';
 
 export interface PostcopyOptions {
-  /** Rounds of precopy in front; 0: at once. */
-  readonly afterRounds: number;
+  /** Rounds of precopy in front; 0: at once; undefined: the source knows by itself when. */
+  readonly afterRounds?: number;
   /** Something happened that people may want to know. */
   readonly notice?: ((text: string) => void) | undefined;
 }
 
+/** Who sends, as it is steered from here. What is thrown is why it was refused. */
+export interface SendingEnd {
+  startPostcopy(): Promise<void>;
+  /** Over a new connection to that URI. */
+  resume(uri: string): Promise<void>;
+  isPaused(): Promise<boolean>;
+  state(): Promise<GuestState>;
+}
+
+/** A process that sends. */
+export function sendingPeer(peer: Peer): SendingEnd {
+  return {
+    startPostcopy: async () => void (await peer.execute('migrate-start-postcopy')),
+    resume: async (uri) => void (await peer.execute('migrate', { uri, resume: true })),
+    isPaused: async () => (await peer.execute('query-migrate')).status === 'postcopy-paused',
+    state: () => peer.state(),
+  };
+}
+
 export interface PostcopyEnds {
-  readonly source: Peer;
+  readonly source: SendingEnd;
   /** Undefined: it cannot be asked, so what breaks stays broken. */
   readonly destination: Peer | undefined;
   /** Where the destination shall listen next. */
@@ -44,7 +62,7 @@ export interface PostcopyEnds {
 export class PostcopyDriver {
   readonly #options: PostcopyOptions;
   readonly #ends: PostcopyEnds;
-  #begun = false;
+  #begun: boolean;
   #strandedBy: Error | undefined;
   #arrived = false;
   #attempts = 0;
@@ -56,6 +74,7 @@ export class PostcopyDriver {
   constructor(options: PostcopyOptions, ends: PostcopyEnds) {
     this.#options = options;
     this.#ends = ends;
+    this.#begun = options.afterRounds === undefined;
   }
 
   /** The source was told: it is too late to cancel. */
@@ -68,6 +87,11 @@ export class PostcopyDriver {
     return this.#arrived || this.#strandedBy !== undefined;
   }
 
+  /** Why it cannot go on, if it cannot. */
+  get failure(): PorcelainError | undefined {
+    return this.#strandedBy && this.#cannotGoOn(this.#strandedBy);
+  }
+
   /** Somebody wants it to end. */
   tooLate(): void {
     this.#options.notice?.(
@@ -77,13 +101,13 @@ export class PostcopyDriver {
   }
 
   /** Does what the source's state asks for. Throws what QMP throws. */
-  async look(info: QmpMigrationInfo): Promise<void> {
+  async look(info: MigrationFigures): Promise<void> {
     const { source } = this.#ends;
-    const { afterRounds, notice } = this.#options;
+    const { afterRounds = 0, notice } = this.#options;
     if (!this.#begun) {
       if (info.status !== 'active' || (info.ram?.['dirty-sync-count'] ?? 0) <= afterRounds) return;
       this.#begun = true;
-      await source.execute('migrate-start-postcopy');
+      await source.startPostcopy();
       return;
     }
     if (info.status !== 'postcopy-paused') return;
@@ -117,13 +141,14 @@ export class PostcopyDriver {
     return {
       ...base,
       status: 'failed',
-      error: new PorcelainError(
-        { code: 'POSTCOPY_PAUSED', attempts: this.#attempts },
-        `a postcopy cannot go on: ${explain(error)}`,
-        error,
-      ),
+      error: this.#cannotGoOn(error),
       message: there === GONE || base.source === GONE ? LOST : HOW_TO_GO_ON,
     };
+  }
+
+  #cannotGoOn(error: Error): PorcelainError {
+    const fault = { code: 'POSTCOPY_PAUSED', attempts: this.#attempts } as const;
+    return new PorcelainError(fault, `a postcopy cannot go on: ${explain(error)}`, error);
   }
 
   async #hasAll(): Promise<boolean> {
@@ -182,9 +207,8 @@ export class PostcopyDriver {
       // A QEMU that waits already refuses another address.
       if (this.#target === undefined) throw error;
     }
-    await source.execute('migrate', { uri: this.#target, resume: true });
+    await source.resume(this.#target);
     const endMs = performance.now() + NOTICE_MS;
-    while ((await source.execute('query-migrate')).status === 'postcopy-paused' && performance.now() < endMs)
-      await pause(POLL_MS);
+    while ((await source.isPaused()) && performance.now() < endMs) await pause(POLL_MS);
   }
 }

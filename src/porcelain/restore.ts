@@ -10,6 +10,7 @@ import { GONE, type Outcome } from './outcome.ts';
 import { hasArrived, Peer } from './peer.ts';
 import { applySettings } from './peer-settings.ts';
 import { plainStream } from './plain.ts';
+import { PostcopyDriver, type SendingEnd } from './postcopy.ts';
 import { withPrivateSocket } from './private-socket.ts';
 import { sendMachine } from './send.ts';
 import { assignmentsFor } from './sides.ts';
@@ -27,8 +28,10 @@ export interface RestoreOptions extends Pick<DriveOptions, 'signal' | 'progress'
   readonly uri?: string | undefined;
   /** The guest is paused when it arrives, whatever it did when it was saved. */
   readonly paused: boolean;
-  /** The guest goes on at once, its memory follows as it is wanted. */
+  /** The guest goes on at once, its memory follows as it is wanted; over another connection if the first breaks. */
   readonly postcopy?: boolean | undefined;
+  /** Something happened on the way that people may want to know. */
+  readonly notice?: (text: string) => void;
   /** For the migration; max-bandwidth is unlimited unless given. */
   readonly settings: Assignments;
   /** With TLS: this side is the client, the process the server. */
@@ -45,8 +48,11 @@ export async function restore(options: RestoreOptions): Promise<Outcome> {
       await destination.expectWaiting();
       await expectMachine(destination, reader.machineType);
       const { uri } = options;
-      if (uri !== undefined) return await restoreOver(uri, reader, destination, options);
-      return await withPrivateSocket((path) => restoreOver(`unix:${path}`, reader, destination, options));
+      if (uri !== undefined) return await restoreOver(() => uri, reader, destination, options);
+      return await withPrivateSocket((path) => {
+        let sockets = 0;
+        return restoreOver(() => `unix:${path}.${sockets++}`, reader, destination, options);
+      });
     } finally {
       destination.close();
     }
@@ -55,8 +61,13 @@ export async function restore(options: RestoreOptions): Promise<Outcome> {
   }
 }
 
-async function restoreOver(uri: string, machine: SourceMachine, destination: Peer, options: RestoreOptions) {
-  const { signal, progress, postcopy } = options;
+async function restoreOver(
+  nextUri: () => string,
+  machine: SourceMachine,
+  destination: Peer,
+  options: RestoreOptions,
+): Promise<Outcome> {
+  const { signal, progress, postcopy, notice } = options;
   const settings = new Settings();
   settings.setCapabilities(options.settings.capabilities);
   const { objects, parameters } = ownTls(options.tls, 'client');
@@ -72,10 +83,18 @@ async function restoreOver(uri: string, machine: SourceMachine, destination: Pee
     throw error;
   });
   try {
+    const uri = nextUri();
     await listenThere(destination, uri);
     const target = await reachable(destination, uri);
-    const sent = await sendMachine(machine, { uri: target, settings, objects, postcopy, signal, progress });
-    return await settled(destination, sent);
+    let driver: PostcopyDriver | undefined;
+    const drive = (source: SendingEnd) => {
+      driver = new PostcopyDriver({ notice }, { source, destination, nextUri, signal });
+      return driver;
+    };
+    const how = { settings, objects, signal, progress, ...(postcopy === true && { postcopy, driver: drive }) };
+    const sent = await sendMachine(machine, { uri: target, ...how });
+    const error = driver?.failure ?? sent.error;
+    return await settled(destination, { ...sent, ...(error && { error }) });
   } finally {
     await undo()
       .then(tls.undo)

@@ -1,3 +1,4 @@
+import { setTimeout as pause } from 'node:timers/promises';
 import { CheckpointReader, type SourceMachine } from '../machine/index.ts';
 import {
   connector,
@@ -7,11 +8,13 @@ import {
   OutgoingMigration,
   requireConnections,
   requirePlaceForTls,
+  routeTo,
 } from '../migration/index.ts';
 import type { Settings } from '../settings/index.ts';
 import { parseAddress } from '../transport/index.ts';
 import { CheckpointHost, type ServeHost } from './checkpoint-host.ts';
 import { figuresOf, type Outcome, type ProgressListener, progressOf } from './outcome.ts';
+import type { PostcopyDriver, SendingEnd } from './postcopy.ts';
 
 const PROGRESS_MS = 100;
 
@@ -24,6 +27,8 @@ export interface SendOptions {
   readonly objects?: Objects | undefined;
   /** The guest runs at the destination at once, its memory follows as it is wanted (capability postcopy-ram). */
   readonly postcopy?: boolean | undefined;
+  /** Who makes another connection when the one of a postcopy breaks; without, it waits for QMP. */
+  readonly driver?: ((source: SendingEnd) => PostcopyDriver) | undefined;
   /** Aborting it cancels. */
   readonly signal?: AbortSignal | undefined;
   readonly progress?: ProgressListener | undefined;
@@ -70,6 +75,15 @@ export async function sendMachine(machine: SourceMachine, options: Omit<SendOpti
     }
   };
   signal?.addEventListener('abort', cancel);
+  const over = new AbortController();
+  const driver = options.driver?.({
+    startPostcopy: async () => migration.startPostcopy(),
+    resume: async (uri) => migration.postcopy.resume(routeTo(parseAddress(uri), { tls, settings })),
+    isPaused: async () => migration.status === 'postcopy-paused',
+    state: async () => machine.runState,
+  });
+  const steering = driver && steer(migration, driver, over.signal);
+  steering?.catch(() => {});
   const timer = setInterval(() => options.progress?.(progressOf(migration.info())), PROGRESS_MS);
   let server: { close(): Promise<void> } | undefined;
   try {
@@ -86,7 +100,18 @@ export async function sendMachine(machine: SourceMachine, options: Omit<SendOpti
     };
   } finally {
     clearInterval(timer);
+    over.abort();
+    await steering;
     signal?.removeEventListener('abort', cancel);
     await server?.close();
+  }
+}
+
+/** To the end of the migration, or until nothing more can be done: then it is ended here. */
+async function steer(migration: OutgoingMigration, driver: PostcopyDriver, over: AbortSignal): Promise<void> {
+  while (!over.aborted) {
+    await driver.look(migration.info());
+    if (driver.over) return migration.abandon();
+    await pause(PROGRESS_MS, undefined, { signal: over }).catch(() => {});
   }
 }

@@ -36,15 +36,27 @@ for (const { pages, options } of [
   });
 }
 
-test('restore --postcopy, the connection lost and given up: a guest without all of its memory is no success', async (t) => {
+test('restore --postcopy: the connection is given up on the way and made anew', async (t) => {
+  const [a, b] = await processes(t);
+  const file = `${a}.ckpt`;
+  await new Spawned(t, ['save', a, file, '--json']).result(0);
+  const restore = new Spawned(t, ['restore', file, b, '--json', '--postcopy', '--set', 'max-postcopy-bandwidth=8M']);
+  await restore.line(({ status }) => status === 'postcopy-active');
+  await ask(b, 'migrate-pause');
+  assert.match(String((await restore.line('notice'))['text']), /making another one/);
+  assert.equal((await restore.result(0))['destination'], 'running');
+  assert.deepEqual((await ask<{ details: readonly string[] }>(b, 'x-workload-verify')).details, []);
+});
+
+test('restore --postcopy, given up and the connection lost: a guest without all of its memory is no success', async (t) => {
   const [a, b] = await processes(t);
   const file = `${a}.ckpt`;
   await new Spawned(t, ['save', a, file, '--json']).result(0);
   const restore = new Spawned(t, ['restore', file, b, '--json', '--postcopy', '--set', 'max-postcopy-bandwidth=1M']);
   await restore.line(({ status }) => status === 'postcopy-active');
-  await ask(b, 'migrate-pause');
-  await restore.line(({ status }) => status === 'postcopy-paused');
   restore.kill('SIGINT');
+  await restore.line('interrupted');
+  await ask(b, 'migrate-pause');
   const result = await restore.result(130);
   assert.equal(result['destination'], 'running');
   assert.match(String(result['message']), /without the part of its memory.*restore it into another one/);

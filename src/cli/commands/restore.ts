@@ -39,6 +39,7 @@ export function addRestore(program: Command): void {
           settings: withPostcopy(settingsOf(flags.set), flags.postcopy),
           tls: tlsChoice(flags),
           signal,
+          notice: (text) => reporter.event('notice', { text }, text),
           progress: (progress) => reporter.progress(progress),
         }),
       })),

@@ -53,7 +53,7 @@ export class Peer {
     return UNKNOWN;
   }
 
-  /** Whether its guest runs. Throws PEER_STATE if it has none, as it waits for a migration itself; `what`: is to be done with it. */
+  /** Whether its guest is at work. Throws PEER_STATE if it has none, as it waits for a migration itself; `what`: is to be done with it. */
   async expectGuest(what: 'send' | 'save'): Promise<boolean> {
     const { status } = await this.execute('query-status');
     if (status === 'inmigrate') {

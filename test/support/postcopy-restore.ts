@@ -49,6 +49,8 @@ export class PostcopyRestore {
         { capability: 'postcopy-ram', state: true },
         { capability: 'postcopy-preempt', state: options.preempt },
       ]);
+      // A QEMU has one, whatever is asked for.
+      settings.setParameters({ 'x-postcopy-preempt-channels': 16 });
     });
     this.bandwidth = options.bandwidth;
     const { connect, dial } = routeTo(proxy.address);

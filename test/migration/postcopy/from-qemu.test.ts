@@ -82,6 +82,8 @@ for (const version of REQUIRED_PEERS) {
             { capability: 'postcopy-preempt', state: preempt },
             { capability: 'multifd', state: multifd },
           ]);
+          // A QEMU has one, whatever is asked for.
+          settings.setParameters({ 'x-postcopy-preempt-channels': 16 });
         }),
         takesAnyMachine: true,
         listener,

@@ -5,7 +5,7 @@ import { explain } from '../../../src/base/index.ts';
 import type { DestinationMachine, WorkloadMachine, WorkloadOptions } from '../../../src/machine/index.ts';
 import { connect, listen } from '../../../src/transport/index.ts';
 import { vfOptions } from '../../../src/vfio/index.ts';
-import { LOOPBACK, PostcopyMove } from '../../support/postcopy-move.ts';
+import { LOOPBACK, PostcopyMove, type PostcopyMoveOptions } from '../../support/postcopy-move.ts';
 import { BUSY_VF, vfPair } from '../../support/vf-machines.ts';
 import { verified, type WorkloadPair, workloadPair } from '../../support/workload-pair.ts';
 
@@ -22,6 +22,7 @@ const CASES: readonly {
   readonly name: string;
   readonly machine?: Partial<WorkloadOptions>;
   readonly preempt: boolean;
+  readonly preemptChannels?: NonNullable<PostcopyMoveOptions['preemptChannels']>;
 }[] = [
   { name: 'pages of 4 KiB', preempt: false },
   { name: 'pages of 4 KiB, preempt', preempt: true },
@@ -32,14 +33,19 @@ const CASES: readonly {
   },
   { name: 'pages of 2 MiB', preempt: false, machine: { hostPage: 2 * MIB } },
   { name: 'pages of 2 MiB, preempt', preempt: true, machine: { hostPage: 2 * MIB } },
-  { name: 'a page of 1 GiB', preempt: false, machine: { hostPage: 1024 * MIB, ram: 1024 * MIB, fill: 0.02 } },
+  {
+    name: 'a page of 1 GiB and small ones, two preempt channels',
+    preempt: true,
+    preemptChannels: {},
+    machine: { hostPage: 1024 * MIB, ram: 1024 * MIB, fill: 0.02 },
+  },
 ];
 
-for (const { name, machine, preempt } of CASES) {
+for (const { name, machine, ...options } of CASES) {
   test(`at once: ${name}`, async (t) => {
     const { source, destination } = await machines(t, machine);
     await source.resume();
-    const moved = await PostcopyMove.between({ source, destination, preempt });
+    const moved = await PostcopyMove.between({ source, destination, ...options });
     moved.outgoing.startPostcopy();
     await moved.completed();
     assert.equal(source.runState, 'postmigrate');

@@ -57,9 +57,9 @@ export class PageLane {
     return this.output.unsent + (this.output.channel.inKernel?.() ?? 0);
   }
 
-  /** Whether `page` belongs to the host page under way. */
-  holds(block: number, page: number): boolean {
-    return this.busy && block === this.#block && page >= this.#first && page < this.#end;
+  /** Whether one of the target pages from `first` to `end` belongs to the host page under way. */
+  holds(block: number, first: number, end: number): boolean {
+    return this.busy && block === this.#block && first < this.#end && end > this.#first;
   }
 
   /** Begins with the host page at `place`, which must be dirty. */

@@ -49,7 +49,7 @@ export class PageServer {
   /** Where the background goes on. */
   readonly #cursor: Place = { block: 0, page: 0 };
   readonly #place: Place = { block: 0, page: 0 };
-  /** The host page that the main channel began last was asked for. */
+  /** The host page that the main channel began last was asked for, before it began or since. */
   #asked = false;
   /** Where a page was asked for last. */
   readonly #lastAsked: Place = { block: -1, page: 0 };
@@ -81,9 +81,19 @@ export class PageServer {
     const { background, urgent, statistics } = this.#parts;
     const ahead = urgent.length > 0 ? this.#urgent.unsent : background.output.unsent;
     statistics.requested(ahead, this.#window.onTheWay(background.output.offset));
-    if (this.#urgent.queue.add(block, start, length) === 0) return;
+    const added = this.#urgent.queue.add(block, start, length);
+    this.#askFor(start, length);
+    if (added === 0) return;
     if (urgent.length > 0) this.#answer();
     else this.#news.wake();
+  }
+
+  /** The background may be in the midst of what is asked for: then it gives way to nobody and goes on at once. */
+  #askFor(start: number, length: number): void {
+    const { background, targetPageSize } = this.#parts;
+    if (!background.holds(this.#urgent.queue.named, start / targetPageSize, (start + length) / targetPageSize)) return;
+    this.#asked = true;
+    this.#news.wake();
   }
 
   /** The destination has answered PING_ARRIVED. */
@@ -131,7 +141,7 @@ export class PageServer {
       return true;
     }
     this.#pacer.rate = settings.parameter('max-postcopy-bandwidth');
-    const delayMs = this.#urgent.queue.length > 0 ? 0 : this.#delayMs();
+    const delayMs = this.#urgent.queue.length > 0 || (background.busy && this.#asked) ? 0 : this.#delayMs();
     if (delayMs > 0) {
       await this.#news.next(delayMs);
       return true;
@@ -154,7 +164,7 @@ export class PageServer {
   #mayPush(): boolean {
     const { urgent, background, breakHuge } = this.#parts;
     if (urgent.length === 0) return true;
-    if (!breakHuge && background.busy) return true;
+    if (background.busy && (this.#asked || !breakHuge)) return true;
     return this.#urgent.sending === 0 && this.#urgent.queue.length === 0;
   }
 

@@ -38,6 +38,11 @@ export class RequestQueue {
     return this.#length;
   }
 
+  /** The block that the last request was for; -1: none yet. */
+  get named(): number {
+    return this.#named;
+  }
+
   /**
    * Takes a request: `idstr` undefined is the block of the request before, `start` and `length` are bytes. Returns how many host pages it has
    * added. Throws MIGRATION_PAGE_REQUEST unless it means whole host pages of a known block.

@@ -1,8 +1,11 @@
+import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { constants, mkdtempSync, openSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after } from 'node:test';
+import test, { after } from 'node:test';
+import { setImmediate as turn } from 'node:timers/promises';
+import { canVector } from '../../src/native/index.ts';
 import { type Address, type Channel, connect, listen, parseAddress } from '../../src/transport/index.ts';
 import { type ChannelLink, channelContract } from '../contract/channel.ts';
 import { cutProxy } from '../support/cut-proxy.ts';
@@ -119,4 +122,36 @@ channelContract('exec', { duplex: true, live: true }, async () => {
 
 async function incoming(address: Address): Promise<Channel> {
   return (await listen(address)).accept();
+}
+
+for (const [name, tls] of [
+  ['tcp', undefined],
+  ['tls', folders.pair('psk')],
+] as const) {
+  test(`${name}: what the kernel holds for a peer that does not read is told`, { skip: !canVector() }, async () => {
+    const link = await socketLink({ kind: 'tcp', host: '127.0.0.1', port: 0 }, tls);
+    const { sender } = link;
+    try {
+      const reader = await link.receiver();
+      // The last of a handshake may not be there yet.
+      while (sender.inKernel?.() !== 0) await turn();
+      const byteCount = 32 * 1024 * 1024;
+      const written = sender.write(Buffer.alloc(byteCount));
+      while (sender.inKernel?.() === 0) await turn();
+      for (let left = byteCount; left > 0; ) {
+        const chunk = await reader.read();
+        assert(chunk !== null);
+        left -= chunk.end - chunk.start;
+      }
+      await written;
+      while (sender.inKernel?.() !== 0) await turn();
+      sender.destroy();
+      await sender.closed;
+      assert.equal(sender.inKernel?.(), 0, 'of a closed one nothing is told');
+    } finally {
+      sender.destroy();
+      await sender.closed;
+      await link.close?.();
+    }
+  });
 }

@@ -121,3 +121,28 @@ test('a channel that is cut while the connection is made anew: paused again, and
   await run;
   await verified(destination);
 });
+
+test('one of several channels never says which it is: x-arrival-timeout, and the others are given up', async (t) => {
+  const { moved, destination } = await moving(
+    t,
+    {},
+    {
+      preemptChannels: both(3),
+      bandwidth: 2 * MIB,
+      change: (settings) => settings.setParameters({ 'x-arrival-timeout': 2000 }),
+    },
+  );
+  const active = moved.both('postcopy-active');
+  const run = moved.completed();
+  await active;
+  for (const cut of [undefined, { direction: 'toTarget', connection: 2, after: 5, how: 'blackhole' }] as const) {
+    const paused = moved.both('postcopy-paused');
+    if (cut === undefined) moved.proxy.sever('end');
+    else await moved.reconnect(cut);
+    await paused;
+  }
+  assert.match(moved.incoming.info()['error-desc'] ?? '', /preempt channel/);
+  await moved.reconnect();
+  await run;
+  await verified(destination);
+});

@@ -1,6 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { asError } from '../base/index.ts';
-import { ENDED, type QmpMigrationInfo } from '../qemu/index.ts';
+import { beginMigration, ENDED, type QmpMigrationInfo } from '../qemu/index.ts';
 import { PorcelainError, type PorcelainFault } from './errors.ts';
 import { type ProgressListener, progressOf } from './outcome.ts';
 import type { Peer } from './peer.ts';
@@ -29,7 +29,7 @@ export interface DriveOptions {
 export async function driveSource(source: Peer, options: DriveOptions): Promise<QmpMigrationInfo> {
   const { uri, signal, progress, postcopy } = options;
   signal?.throwIfAborted();
-  await source.execute('migrate', { uri });
+  await beginMigration(source, uri);
   let heard = false;
   for (;;) {
     const info = await source.execute('query-migrate');

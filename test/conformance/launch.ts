@@ -1,5 +1,11 @@
 import type { Duplex } from 'node:stream';
-import { type QemuProcess, QmpClient, type QmpMigrationInfo, type QmpMigrationStatus } from '../../src/qemu/index.ts';
+import {
+  beginMigration,
+  type QemuProcess,
+  QmpClient,
+  type QmpMigrationInfo,
+  type QmpMigrationStatus,
+} from '../../src/qemu/index.ts';
 import { migrateToSocket } from '../support/pass-socket.ts';
 import { CLI_SOCKET_FD, type VmferryCommand } from '../support/vmferry-cli.ts';
 import { type Landing, objects, settings } from './landing.ts';
@@ -23,7 +29,7 @@ const CONVERGE = { 'max-bandwidth': 0, 'downtime-limit': 30_000 };
 /** The QEMU migrates by QMP commands of ours. */
 export async function launchByQmp(source: QemuProcess, landing: Landing, scenario: Scenario): Promise<Departure> {
   await prepare(source, scenario);
-  if (landing.uri !== undefined) await source.qmp.execute('migrate', { uri: landing.uri });
+  if (landing.uri !== undefined) await beginMigration(source.qmp, landing.uri);
   else if (landing.socket !== undefined) join(await migrateToSocket(source.qmpPath, 'migration'), landing.socket);
   const cancel = async () => {
     await source.qmp.execute('migrate_cancel');

@@ -1,6 +1,6 @@
 /**
- * A guest that sleeps (ACPI S3) sleeps where it arrives, and wakes there with all of its memory. From QEMU 9.0 on: an older source wakes the guest to
- * send it, and an older destination lets its clock stand.
+ * A guest that sleeps (ACPI S3) sleeps where it arrives, and wakes there with all of its memory. From QEMU 9.0 on: 7.2 wakes the guest to send it, and
+ * lets the clock of one that arrives asleep stand, so that it never comes to (seen from 7.2 and from 10.0 into 7.2).
  */
 import type { Scenario } from './model.ts';
 import { INTO_POSTCOPY, POSTCOPY } from './postcopy-scenarios.ts';

@@ -5,6 +5,7 @@ import { compareEnds, type EndFacts, FIT_RULES } from '../../src/migration/index
 
 const RAM = { name: 'pc.ram', used: 256, max: 256, pageSize: 4096 };
 const TABLES = { name: 'acpi/tables', used: 32, max: 512, pageSize: 4096 };
+const OLDEST = { name: 'QEMU 7.2.22', version: '7.2' };
 const NEWEST = { name: 'QEMU 11.1.2', version: '11.1' };
 const VF = { name: 'vf0', section: '0000:00:04.0/vfio', precopy: true, p2p: true };
 
@@ -58,11 +59,20 @@ const CASES: readonly Case[] = [
   { rule: 'destination', destination: { runState: 'running' }, finds: ['fail', /its guest is running/] },
   { rule: 'destination', destination: { migration: 'active' }, finds: ['fail', /begun already/] },
   { rule: 'destination', destination: { migration: 'failed' }, finds: ['fail', /has failed/] },
+  { rule: 'sleep', finds: 'silent' },
+  { rule: 'sleep', source: { runState: 'suspended' }, finds: 'pass' },
+  {
+    rule: 'sleep',
+    source: { runState: 'suspended' },
+    destination: { program: OLDEST },
+    finds: ['fail', /QEMU 7\.2\.22 cannot wake/],
+  },
+  { rule: 'sleep', source: { runState: 'suspended', program: OLDEST }, finds: ['warn', /QEMU 7\.2\.22 wakes it/] },
   { rule: 'version', finds: 'pass' },
-  { rule: 'version', source: { program: { name: 'QEMU 7.2.22', version: '7.2' } }, finds: 'pass' },
+  { rule: 'version', source: { program: OLDEST }, finds: 'pass' },
   {
     rule: 'version',
-    destination: { program: { name: 'QEMU 7.2.22', version: '7.2' } },
+    destination: { program: OLDEST },
     finds: ['warn', /QEMU 10\.0\.2 to QEMU 7\.2\.22: back to an older/],
   },
   { rule: 'machine type', finds: 'pass' },
@@ -83,7 +93,7 @@ const CASES: readonly Case[] = [
   {
     rule: 'multifd with postcopy',
     source: { ...on('multifd', 'postcopy-ram'), program: NEWEST },
-    destination: { program: { name: 'QEMU 7.2.22', version: '7.2' } },
+    destination: { program: OLDEST },
     finds: ['fail', /QEMU 7\.2\.22/],
   },
   {
@@ -118,7 +128,7 @@ const CASES: readonly Case[] = [
   { rule: 'accelerator', destination: { cpus: { count: 2, accelerator: 'tcg' } }, finds: ['warn', /kvm .* tcg/] },
   {
     rule: 'accelerator',
-    source: { program: { name: 'QEMU 7.2.22', version: '7.2' }, cpus: { count: 2, accelerator: 'tcg' } },
+    source: { program: OLDEST, cpus: { count: 2, accelerator: 'tcg' } },
     destination: { cpus: { count: 2, accelerator: 'tcg' } },
     finds: ['warn', /QEMU 7\.2\.22 without KVM loses stores/],
   },
@@ -198,7 +208,7 @@ const CASES: readonly Case[] = [
   { rule: 'capabilities', destination: on('postcopy-preempt'), finds: ['warn', /it will not be used/] },
   {
     rule: 'capabilities',
-    destination: { ...on('postcopy-preempt'), program: { name: 'QEMU 7.2.22', version: '7.2' } },
+    destination: { ...on('postcopy-preempt'), program: OLDEST },
     finds: ['fail', /postcopy-preempt is on at the destination only/],
   },
   { rule: 'parameters', finds: 'pass' },

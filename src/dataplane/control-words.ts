@@ -54,8 +54,8 @@ export const Counter = {
 } as const;
 
 export const WORDS = 16;
-export const COUNTERS = 8;
-export const CONTROL_BYTES = WORDS * 4 + COUNTERS * 8;
+const COUNTERS = 8;
+const CONTROL_BYTES = WORDS * 4 + COUNTERS * 8;
 
 export interface Control {
   readonly shared: SharedArrayBuffer;

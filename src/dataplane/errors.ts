@@ -134,6 +134,6 @@ function errnoOf(thrown: unknown): string | undefined {
   return thrown instanceof Error && 'syscall' in thrown && 'code' in thrown ? String(thrown.code) : undefined;
 }
 
-export function isDataplaneError(thrown: unknown): thrown is FerryError<DataplaneFault> {
+function isDataplaneError(thrown: unknown): thrown is FerryError<DataplaneFault> {
   return thrown instanceof FerryError && thrown.code.startsWith('DATAPLANE_');
 }

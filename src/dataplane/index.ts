@@ -20,7 +20,6 @@ export * from './copy-channels.ts';
 export type { OpenStateLoader, StateLoader, StateLoaderModule } from './device-state/loader.ts';
 export type { StateBuffer, StateLane } from './device-state/state-lane.ts';
 export type { ChannelError, ChannelFault, ChannelPlace, DataplaneFault } from './errors.ts';
-export { isDataplaneError } from './errors.ts';
 export type { PageCompression } from './messages.ts';
 export type { PageChannels } from './page-channels.ts';
 export { prepareThreads, THREAD_KINDS, type ThreadKind } from './ready-thread.ts';

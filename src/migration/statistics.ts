@@ -3,7 +3,7 @@ import type { ChannelTotals } from '../dataplane/index.ts';
 import type { MigrationInfo, MigrationRamStats, MigrationStatus, XbzrleStats } from './host.ts';
 
 /** Window over which bandwidth is measured, ms (QEMU's is 100 too: migration/migration.c BUFFER_DELAY). */
-export const BANDWIDTH_WINDOW_MS = 100;
+const BANDWIDTH_WINDOW_MS = 100;
 /** Windows that the switchover is planned with. */
 const WINDOWS_PLANNED_WITH = 4;
 

@@ -57,7 +57,7 @@ async function finalized(source: Peer): Promise<void> {
 }
 
 /** The error of a migration that ended otherwise than completed, in the peer's words. */
-export function endedBadly(peer: Peer, info: QmpMigrationInfo): PorcelainError {
+function endedBadly(peer: Peer, info: QmpMigrationInfo): PorcelainError {
   const status = info.status ?? 'none';
   const desc = info['error-desc'] ?? '';
   const fault: PorcelainFault = { code: 'PEER_MIGRATION', peer: peer.path, status, desc };

@@ -37,7 +37,7 @@ function parseCapability(name: CapabilityName, text: string): boolean {
   return state;
 }
 
-export function parseParameter(name: ParameterName, text: string): unknown {
+function parseParameter(name: ParameterName, text: string): unknown {
   const { type } = parameterDeclaration(name);
   const value = checkValue(type, parseText(type, text));
   if (value === undefined) throw badText(name, text, expectation(type));

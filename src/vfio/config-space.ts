@@ -10,7 +10,7 @@
 export const CONFIG_SPACE_BYTES = 256;
 const PCI_VERSION = 2;
 const PINS = 4;
-export const PCI_CONFIG_BYTES = 4 + CONFIG_SPACE_BYTES + 4 * PINS;
+const PCI_CONFIG_BYTES = 4 + CONFIG_SPACE_BYTES + 4 * PINS;
 
 /** Where things are in it. */
 export const ConfigAt = {

@@ -21,7 +21,7 @@ export { CLIENT_TIMEOUTS, type ClientTimeouts } from './user-client/connect.ts';
 export { openUserDevice, type UserDevice, type UserDeviceOptions } from './user-client/device.ts';
 export type { GuestMemory } from './user-client/guest-memory.ts';
 export type { RemoteFunction } from './user-client/remote-function.ts';
-export { isVfioUserError, type VfioUserError, type VfioUserFault } from './user-link/errors.ts';
+export type { VfioUserError, VfioUserFault } from './user-link/errors.ts';
 export type { ServerEvent } from './user-server/events.ts';
 export type { OfferedDevice } from './user-server/served-device.ts';
 export { DeviceServer, type DeviceServerOptions } from './user-server/server.ts';

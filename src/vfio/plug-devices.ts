@@ -50,7 +50,7 @@ function dmaBytesOf(device: DeviceSpec): number {
 }
 
 /** Address of slot `index` as QEMU writes it: domain, bus, slot, function. */
-export function slotPath(index: number): string {
+function slotPath(index: number): string {
   const hex = (value: number) => value.toString(16).padStart(2, '0');
   const slot = FIRST_SLOT + index;
   return `0000:${hex(Math.floor(slot / SLOTS_PER_BUS))}:${hex(slot % SLOTS_PER_BUS)}.0`;

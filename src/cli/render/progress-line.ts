@@ -62,7 +62,7 @@ export function etaMs(progress: Progress): number | undefined {
 }
 
 /** Known from the second round on: before it the log has not been read. */
-export function dirtyBytesPerSecond({ ram }: Progress): number | undefined {
+function dirtyBytesPerSecond({ ram }: Progress): number | undefined {
   if (ram === undefined || (ram['dirty-sync-count'] ?? 0) < 2) return undefined;
   const rate = ram['dirty-pages-rate'];
   return rate === undefined ? undefined : rate * (ram['page-size'] ?? 4096);

@@ -33,8 +33,8 @@ export const PATTERNS = ['uniform', 'hot-cold', 'sequential', 'idle'] as const;
 export type Pattern = (typeof PATTERNS)[number];
 
 /** hot-cold: this share of the operations falls on this share of the pages. */
-export const HOT_OPERATIONS = 0.9;
-export const HOT_PAGES = 0.1;
+const HOT_OPERATIONS = 0.9;
+const HOT_PAGES = 0.1;
 
 /** One operation in ROM_PERIOD (a power of two) reads a word of the rom. */
 export const ROM_PERIOD = 64;

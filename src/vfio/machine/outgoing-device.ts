@@ -20,7 +20,7 @@ import { inPrecopy, RemainingState } from './remaining-state.ts';
 import type { StopTarget } from './running.ts';
 import type { Spans } from './spans.ts';
 
-export const VFIO_SECTION_VERSION = 1;
+const VFIO_SECTION_VERSION = 1;
 
 /** Data in one block: QEMU's reader takes any, its writer sends this at most. */
 const BLOCK_BYTES = 1024 * 1024;

@@ -33,10 +33,6 @@ export function vfioUserError(fault: VfioUserFault, cause?: unknown): VfioUserEr
   return new FerryError(fault, `${fault.peer}: ${sentence(fault)}`, cause);
 }
 
-export function isVfioUserError(thrown: unknown): thrown is VfioUserError {
-  return thrown instanceof FerryError && thrown.code.startsWith('VFIOUSER_');
-}
-
 /** What is thrown to say no to a command. */
 export function refuse(who: string, command: Command, errno: number, cause?: unknown): VfioUserError {
   return vfioUserError({ code: 'VFIOUSER_REFUSED', peer: who, command, errno }, cause);

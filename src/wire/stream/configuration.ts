@@ -22,7 +22,7 @@ const UUID_BYTES = 16;
 const LEGACY_PAGE_BITS = 12;
 
 /** Capabilities that can stand in the configuration: they change the layout of the stream. */
-export const STREAM_CAPABILITIES = ['x-ignore-shared', 'mapped-ram'] as const;
+const STREAM_CAPABILITIES = ['x-ignore-shared', 'mapped-ram'] as const;
 
 /** Target page size, bytes. */
 export function pageSizeOf(targetPageBits: number = LEGACY_PAGE_BITS): number {

@@ -45,7 +45,6 @@ export const RegionInfo = struct({
 export const IrqInfoRequest = struct({ argsz: u32, flags: reserved(4), index: u32, count: reserved(4) });
 export const IrqInfo = struct({ argsz: u32, flags: u32, index: u32, count: u32 });
 
-export const IO_FD_TYPE = { ioeventfd: 0, ioregionfd: 1, 'ioeventfd-shadow': 2 } as const;
 /** No device has that many places where a store rings a bell. */
 const IO_FDS_MAX = 4096;
 

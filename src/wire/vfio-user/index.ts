@@ -11,7 +11,7 @@ export * from './device-info.ts';
 export * from './dma.ts';
 export * from './feature.ts';
 export { HEADER_BYTES, type Header } from './header.ts';
-export { PCI_IRQ, PCI_IRQ_COUNT, type SetIrqs } from './irqs.ts';
+export { PCI_IRQ_COUNT, type SetIrqs } from './irqs.ts';
 export * from './message.ts';
 export * from './migration-data.ts';
 export type { Payload } from './payload.ts';

@@ -14,7 +14,7 @@ const ACTION_MASK = 0x38;
 export interface SetIrqs {
   readonly data: keyof typeof DATA;
   readonly action: keyof typeof ACTION;
-  /** Interrupt type: PCI_IRQ. */
+  /** Interrupt type. */
   readonly index: number;
   /** First and number of its vectors. */
   readonly start: number;
@@ -23,8 +23,7 @@ export interface SetIrqs {
   readonly bools: readonly boolean[];
 }
 
-/** Interrupt types of PCI devices. */
-export const PCI_IRQ = { INTX: 0, MSI: 1, MSIX: 2, ERR: 3, REQ: 4 } as const;
+/** Interrupt types of PCI devices: INTX, MSI, MSIX, ERR, REQ. */
 export const PCI_IRQ_COUNT = 5;
 
 const Wire = struct({ argsz: ownArgsz(20), flags: u32, index: u32, start: u32, count: u32, bools: rest });

@@ -88,12 +88,6 @@ export const i32 = fixed<number>(
   (from, at) => from.readInt32LE(at),
   (into, at, value) => into.writeInt32LE(value, at),
 );
-/** Any 64 bits: what is handed on and not reckoned with. */
-export const u64Exact = fixed<bigint>(
-  8,
-  (from, at) => from.readBigUInt64LE(at),
-  (into, at, value) => into.writeBigUInt64LE(value, at),
-);
 
 /** A u64 that must be below 2^53: addresses, sizes, counts. */
 export const u64: Field<number> = {

@@ -1,7 +1,5 @@
 /** See decode.ts for the format. @spec qemu migration/xbzrle.c xbzrle_encode_buffer */
 
-/** Largest page that can be encoded: run lengths have 14 bits. */
-export const XBZRLE_PAGE_BYTES_MAX = 0x3fff;
 /** Equal bytes between two changes that are sent along: a new pair of lengths costs as much. */
 const GAP_MAX = 2;
 /** Up to this many bytes a loop is faster than the call. */

@@ -22,7 +22,7 @@ export async function hugeMove(folder: string, { hostPage, ram, preempt }: HugeM
   const set = ['postcopy-ram=on', `postcopy-preempt=${preempt ? 'on' : 'off'}`].flatMap((one) => ['--set', one]);
   const machine = ['--ram', ram, '--host-page', hostPage, '--vcpus', '2'];
   const guest = ['--dirty-rate', 'max', '--pattern', 'uniform', '--fill', '1'];
-  const from = new VmferryProcess(['run', '--qmp', a, ...machine, ...guest, ...set, '--set', 'max-bandwidth=1']);
+  const from = new VmferryProcess(['run', '--qmp', a, ...machine, ...guest, ...set, '--set', 'max-bandwidth=1M']);
   const to = new VmferryProcess([
     ...['run', '--qmp', b, '--incoming', 'defer', '--prealloc', ...machine, ...guest, ...set],
     ...['--set', 'postcopy-blocktime=on'],

@@ -36,11 +36,10 @@ export interface Channel {
   readonly closed: Promise<void>;
   readonly counters: Readonly<ChannelCounters>;
   /**
-   * From now on single small pieces count more than throughput: what arrives is acknowledged at once, and little waits in the kernel in front
-   * of what is written next: `unsentBytesMax`, by default as much as the network needs not to run dry. Only tcp has such ways; elsewhere, and
-   * without FFI, nothing changes.
+   * From now on single small pieces count more than throughput: what arrives is acknowledged at once, and in front of what is written next no more
+   * waits in the kernel than the network needs not to run dry. Only tcp has such ways; elsewhere, and without FFI, nothing changes.
    */
-  favourLatency?(unsentBytesMax?: number): void;
+  favourLatency?(): void;
   /** Bytes that the kernel has taken and the peer's kernel has not; 0 where that cannot be told. */
   inKernel?(): number;
   /** Transfers between the kernel and memory without a copy in between, where the channel is a socket and the system lets us. */

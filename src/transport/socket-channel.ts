@@ -24,7 +24,7 @@ import type { SocketRing } from './socket-ring.ts';
 const WAKE_CREDIT = 4;
 
 /** With latency favoured: what may wait unsent in the kernel, bytes. The network must not run dry before the next write comes. */
-const UNSENT_BYTES = 64 * 1024;
+const UNSENT_BYTES = 128 * 1024;
 
 /** Linux. */
 const EAGAIN = 11;
@@ -185,10 +185,10 @@ export class SocketChannel implements Channel {
     return fd;
   }
 
-  favourLatency(unsentBytesMax = UNSENT_BYTES): void {
+  favourLatency(): void {
     const fd = descriptorOf(this.#input);
     // Not a tcp socket: neither option exists.
-    if (!limitUnsent(fd, unsentBytesMax) || !acknowledgeNow(fd)) return;
+    if (!limitUnsent(fd, UNSENT_BYTES) || !acknowledgeNow(fd)) return;
     this.#ring.onRead = () => acknowledgeNow(descriptorOf(this.#input));
   }
 

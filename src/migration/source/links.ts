@@ -10,9 +10,6 @@ import { ReturnPathReader } from './return-path-reader.ts';
 /** A staging buffer of a preempt channel, bytes: a piece of a page server and a record more. */
 const URGENT_BUFFER_BYTES = 128 * 1024;
 
-/** As much as the kernel gives a socket: nothing that anyone waits for stands behind it where requested pages have channels of their own. */
-const BACKGROUND_UNSENT_BYTES = 4 * 1024 * 1024;
-
 /** All connections of one migration to its destination, as its source holds them. They fail together and end together. */
 export class Links {
   readonly main: Channel;
@@ -88,7 +85,7 @@ export class Links {
 
   /** Pages are asked for from now on: what is sent must not wait behind what was. */
   favourLatency(): void {
-    this.main.favourLatency?.(this.urgent.length > 0 ? BACKGROUND_UNSENT_BYTES : undefined);
+    this.main.favourLatency?.();
     for (const { channel } of this.urgent) channel.favourLatency?.();
   }
 

@@ -70,8 +70,8 @@ export class TlsChannel implements Channel {
     await this.#inner.end();
   }
 
-  favourLatency(unsentBytesMax?: number): void {
-    this.#inner.favourLatency?.(unsentBytesMax);
+  favourLatency(): void {
+    this.#inner.favourLatency?.();
   }
 
   inKernel(): number {

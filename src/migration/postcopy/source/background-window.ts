@@ -1,10 +1,15 @@
 /** Beside the round trip itself, what is sent may be on its way for so long, ms: the far end must not run dry while an answer comes. */
 const SLACK_MS = 0.5;
-/** The same for long round trips, as a share of them. */
+/** The same for long round trips, as a share of them, and for such as differ, in mean deviations, ms at most: busy hosts answer when it is their turn. */
 const SLACK_SHARE = 0.5;
+const SLACK_DEVIATIONS = 2;
+const SLACK_MS_MAX = 10;
+/** Gains of the running means of round trips and of their deviation (RFC 6298). */
+const MEAN_GAIN = 1 / 8;
+const DEVIATION_GAIN = 1 / 4;
 const BYTES_MIN = 64 * 1024;
 /** Marks in a window; one mark stands behind so many bytes at least. */
-const MARKS_PER_WINDOW = 3;
+const MARKS_PER_WINDOW = 4;
 const STEP_BYTES_MIN = 16 * 1024;
 /** Answers that are awaited at most: whoever gives none is asked no more. */
 const MARKS_MAX = 64;
@@ -25,14 +30,17 @@ interface Mark {
  * How much of the background may be on its way: in sockets, on the link and in the destination, where it waits for being placed. The guest may
  * ask for a page just when it has left, and then nothing makes it come sooner; and where requested pages share the link, they queue behind it. The
  * kernels at both ends would take megabytes. So a mark stands behind every few pages, a PING, which the destination answers when it has come so far;
- * and no more is sent ahead of the answers than the round trip at the rate of arrival needs, and SLACK_MS.
+ * and no more is sent ahead of the answers than the shortest round trip at the rate of arrival needs, and some slack.
  */
 export class BackgroundWindow {
   readonly #marks: Mark[] = [];
   #arrived = 0;
   #arrivedMs = 0;
   #lastMark = 0;
-  #roundTripMs = Number.POSITIVE_INFINITY;
+  /** Round trips: the shortest, the running mean, the deviation from it. */
+  #shortestMs = Number.POSITIVE_INFINITY;
+  #meanMs = 0;
+  #deviationMs = 0;
   #bytesPerMs = 0;
 
   /** Whatever is before `offset` (bytes of the stream) counts as there. */
@@ -45,8 +53,9 @@ export class BackgroundWindow {
   /** Bytes. */
   get size(): number {
     if (this.#bytesPerMs === 0) return BYTES_MIN;
-    const slackMs = Math.max(SLACK_MS, this.#roundTripMs * SLACK_SHARE);
-    return Math.max(BYTES_MIN, this.#bytesPerMs * (this.#roundTripMs + slackMs));
+    const unsteadyMs = Math.min(SLACK_MS_MAX, this.#deviationMs * SLACK_DEVIATIONS);
+    const slackMs = Math.max(SLACK_MS, this.#shortestMs * SLACK_SHARE, unsteadyMs);
+    return Math.max(BYTES_MIN, this.#bytesPerMs * (this.#shortestMs + slackMs));
   }
 
   /** A mark is due behind so many bytes. */
@@ -73,7 +82,10 @@ export class BackgroundWindow {
   answered(nowMs: number): void {
     const mark = this.#marks.shift();
     if (mark === undefined) return;
-    this.#roundTripMs = Math.min(this.#roundTripMs, nowMs - mark.sentMs);
+    const roundTripMs = nowMs - mark.sentMs;
+    this.#shortestMs = Math.min(this.#shortestMs, roundTripMs);
+    this.#deviationMs += (Math.abs(roundTripMs - this.#meanMs) - this.#deviationMs) * DEVIATION_GAIN;
+    this.#meanMs += (roundTripMs - this.#meanMs) * MEAN_GAIN;
     const spanMs = nowMs - mark.arrivedMs;
     const rate = spanMs > 0 ? (mark.offset - mark.arrived) / spanMs : 0;
     this.#bytesPerMs = Math.max(rate, this.#bytesPerMs * RATE_FADES);

@@ -21,6 +21,7 @@ export async function factsOf(peer: Peer): Promise<EndFacts> {
   const uuid = own?.uuid ?? (await told(peer.execute('query-uuid')))?.UUID;
   const vfio = (await told(peer.execute('x-query-devices')))?.map(vfioFacts);
   const parameters = await told(peer.execute('query-migrate-parameters'));
+  const dialect = own && (await told(peer.execute('x-query-compat')));
   return present({
     program: programOf(await told(peer.execute('query-version'))),
     runState: (await told(peer.execute('query-status')))?.status,
@@ -31,6 +32,7 @@ export async function factsOf(peer: Peer): Promise<EndFacts> {
     handshake: own?.handshake,
     capabilities: await capabilitiesOf(peer, vfio ?? []),
     parameters,
+    dialect: dialect && Object.fromEntries(dialect.map(({ property, value }) => [property, value])),
     given: own?.given,
     takes: own && takesOf(parameters ?? {}),
     ram:

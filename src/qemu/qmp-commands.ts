@@ -184,6 +184,7 @@ export interface QmpCommands {
   'x-query-ramblock': [None, { readonly 'human-readable-text': string }];
   'x-query-machine': [None, QmpOwnMachine];
   'x-query-devices': [None, readonly QmpOwnDevice[]];
+  'x-query-compat': [None, readonly { readonly property: string; readonly value: string }[]];
   'query-memdev': [None, readonly QmpMemoryBackend[]];
   'qom-list': [{ path: string }, readonly { readonly name: string; readonly type: string }[]];
   'qom-get': [{ path: string; property: string }, unknown];

@@ -110,7 +110,7 @@ export type CompatProfile = { readonly [N in CompatName]: Properties[N]['modern'
 /** One property switched by hand. */
 export type CompatOverrides = Partial<CompatProfile>;
 
-const NAMES = Object.keys(COMPAT_PROPERTIES) as readonly CompatName[];
+export const COMPAT_NAMES = Object.keys(COMPAT_PROPERTIES) as readonly CompatName[];
 
 /**
  * Each text is NAME=VALUE with QEMU's name of the property; one named twice gets its last value. Throws SETTINGS_BAD_ASSIGNMENT,
@@ -123,7 +123,7 @@ export function parseCompat(texts: readonly string[]): CompatOverrides {
     if (property === '') {
       throw settingsError({ code: 'SETTINGS_BAD_ASSIGNMENT', text }, `'${text}' is not of the form NAME=VALUE`);
     }
-    const name = NAMES.find((one) => COMPAT_PROPERTIES[one].property === property);
+    const name = COMPAT_NAMES.find((one) => COMPAT_PROPERTIES[one].property === property);
     if (name === undefined) {
       throw settingsError({ code: 'SETTINGS_UNKNOWN', name: property }, `There is no compat property '${property}'`);
     }

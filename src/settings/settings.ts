@@ -215,6 +215,8 @@ export class Settings implements SettingsView {
 export interface SettingChanges {
   readonly capabilities?: Partial<Record<CapabilityName, boolean>>;
   readonly parameters?: Partial<ParameterValues>;
+  /** Of whatever machine type. */
+  readonly compat?: CompatOverrides;
 }
 
 /** Those settings, but for what `changes` say. */
@@ -223,7 +225,7 @@ export function withChanges(settings: SettingsView, changes: SettingChanges): Se
   return {
     capability: (name) => capabilities[name] ?? settings.capability(name),
     parameter: (name) => (parameters as Partial<ParameterValues>)[name] ?? settings.parameter(name),
-    dialect: (machineType) => settings.dialect(machineType),
+    dialect: (machineType) => ({ ...settings.dialect(machineType), ...changes.compat }),
     isGiven: (name) => settings.isGiven(name),
     isKnown: (name) => settings.isKnown(name),
   };

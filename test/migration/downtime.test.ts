@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import fc from 'fast-check';
-import type { SwitchoverCost } from '../../src/machine/index.ts';
+import type { LoadCost, LoadOrder, SwitchoverCost } from '../../src/machine/index.ts';
 import { OutgoingMigration } from '../../src/migration/index.ts';
 import {
   loadCostPart,
@@ -13,6 +13,8 @@ import {
   PING_LOAD_COST,
   PONG_VMFERRY,
 } from '../../src/migration/return-path.ts';
+import type { ReturnPathReader } from '../../src/migration/source/return-path-reader.ts';
+import { SwitchoverCosts } from '../../src/migration/source/switchover-costs.ts';
 import { Statistics } from '../../src/migration/statistics.ts';
 import { type DeviceToLoad, loadCostOf } from '../../src/vfio/machine/load-record.ts';
 import { assertCompleted } from '../support/completed.ts';
@@ -149,7 +151,10 @@ test('what loading costs is told by the numbers of PONGs, and means nothing else
 });
 
 class CostlySource extends ScriptedSource {
-  async switchoverCost(): Promise<SwitchoverCost> {
+  asked: (order: LoadOrder) => void = () => {};
+
+  async switchoverCost(order: LoadOrder): Promise<SwitchoverCost> {
+    this.asked(order);
     return { stopMs: 1, load: { ms: 1, bytesPerMs: Number.POSITIVE_INFINITY } };
   }
 }
@@ -193,4 +198,35 @@ test('a vmferry destination is asked what loading costs, again and again; the gu
 
 test('anyone else is not', async () => {
   assert.deepEqual(await play([500_000], false), ['stop']);
+});
+
+/** A destination as SwitchoverCosts sees it. */
+interface Told {
+  peer: 'vmferry' | 'other' | undefined;
+  loadCost: LoadCost | undefined;
+}
+
+test('what the handshake has told of loading is known at once; what is told later counts more', async () => {
+  const machine = new CostlySource('scripted-11.1', 16, 2, [new ScriptedIterable('a/vfio', 1)]);
+  const returnPath: Told = { peer: undefined, loadCost: undefined };
+  const first = { ms: 700, bytesPerMs: 5_000 };
+  const costs = new SwitchoverCosts(machine, returnPath as unknown as ReturnPathReader, first);
+  await costs.refresh();
+  assert.deepEqual([costs.settled, costs.known], [true, { stopMs: 1, load: first }]);
+  returnPath.loadCost = { ms: 70, bytesPerMs: 9_000 };
+  assert.deepEqual(costs.known, { stopMs: 1, load: returnPath.loadCost });
+  assert.equal(new SwitchoverCosts(machine, returnPath as unknown as ReturnPathReader, undefined).settled, true);
+  returnPath.loadCost = undefined;
+  assert.equal(new SwitchoverCosts(machine, returnPath as unknown as ReturnPathReader, undefined).settled, false);
+});
+
+test('a QEMU is assumed to load configurations one after the other', async () => {
+  const orders: LoadOrder[] = [];
+  const machine = new CostlySource('scripted-11.1', 16, 2, [new ScriptedIterable('a/vfio', 1)]);
+  machine.asked = (order) => orders.push(order);
+  for (const peer of ['other', 'vmferry', undefined] as const) {
+    const returnPath: Told = { peer, loadCost: undefined };
+    await new SwitchoverCosts(machine, returnPath as unknown as ReturnPathReader, undefined).refresh();
+  }
+  assert.deepEqual(orders, ['serial', 'parallel', 'parallel']);
 });

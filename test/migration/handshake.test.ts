@@ -1,13 +1,26 @@
 /** The handshake of two vmferry ends: what does not fit is refused by both, all reasons at once, before the guest is touched. */
 import assert from 'node:assert/strict';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import test, { type TestContext } from 'node:test';
 import fc from 'fast-check';
 import { explain, FerryError, Reader, STARVED, Writer } from '../../src/base/index.ts';
-import { createWorkload, type WorkloadOptions } from '../../src/machine/index.ts';
+import { CheckpointWriter, createWorkload, type WorkloadOptions } from '../../src/machine/index.ts';
 import { decodeSaid } from '../../src/migration/handshake/decode-facts.ts';
 import { impossible, settingFacts } from '../../src/migration/handshake/own-facts.ts';
-import { acceptSettled, compareEnds, MigrationError, settle } from '../../src/migration/index.ts';
+import {
+  acceptSettled,
+  compareEnds,
+  connector,
+  dialer,
+  IncomingMigration,
+  MigrationError,
+  OutgoingMigration,
+  settle,
+} from '../../src/migration/index.ts';
 import { CAPABILITY_NAMES, PARAMETER_NAMES, type Settings } from '../../src/settings/index.ts';
+import { listen } from '../../src/transport/index.ts';
 import { decodeHandshake, encodeHandshake, HANDSHAKE_BODY_MAX, isWireError } from '../../src/wire/index.ts';
 import { memoryPair } from '../support/memory-channel.ts';
 import { move, testSettings } from '../support/move.ts';
@@ -88,6 +101,50 @@ test('devices are compared by name, wherever they are', async (t) => {
   assert.match(explain(arrived.error), /vfio: vf1 \(0000:00:05\.0\/vfio\) is at the source only/);
 });
 
+/** A checkpoint on a file system that says it has so many bytes left. */
+class CrampedCheckpoint extends CheckpointWriter {
+  free = 0;
+
+  override async freeSpace(): Promise<number> {
+    return this.free;
+  }
+}
+
+for (const free of [4 * MIB - 1, 64 * MIB]) {
+  test(`a checkpoint with ${free} bytes of room for a machine of 4 MiB and more`, async (t) => {
+    const folder = await mkdtemp(join(tmpdir(), 'vmferry-handshake-'));
+    t.after(() => rm(folder, { recursive: true, force: true }));
+    const { source } = await machines(t);
+    const checkpoint = new CrampedCheckpoint(join(folder, 'ckpt'));
+    checkpoint.free = free;
+    const listener = await listen({ kind: 'tcp', host: '127.0.0.1', port: 0 });
+    const incoming = new IncomingMigration({
+      machine: checkpoint,
+      settings: settings(),
+      listener,
+      takesAnyMachine: true,
+    });
+    const outgoing = new OutgoingMigration({
+      machine: source,
+      settings: settings(on('multifd')),
+      connect: connector(listener.address),
+      dial: dialer(listener.address),
+      returnPath: () => true,
+    });
+    const [arrived, left] = await Promise.all([incoming.run(), outgoing.run()]);
+    if (free >= 4 * MIB) {
+      assert.equal(arrived.status, 'completed', explain(arrived.error));
+      assert.deepEqual(await readdir(folder), ['ckpt']);
+      return;
+    }
+    for (const error of [arrived.error, 'error' in left ? left.error : undefined])
+      assert.match(explain(error), /host disk: 4194303 bytes free at the destination, the machine may need \d+/);
+    assert.equal(source.runState, 'running');
+    assert.equal(left.info['setup-time'] ?? 0, 0);
+    assert.deepEqual(await readdir(folder), []);
+  });
+}
+
 test('on at one end only: it fails at once, and is named', async (t) => {
   for (const [ours, theirs] of [
     [settings(), testSettings()],
@@ -167,6 +224,7 @@ const FACTS = {
     },
   ],
   handshake: 2,
+  dialect: { 'switchover-ack-legacy': 'on' },
   given: ['multifd'],
   takes: { 'multifd-channels': 16, 'multifd-compression': ['none', 'zlib'] },
   stopMs: 1.5,

@@ -18,7 +18,10 @@ import {
 import {
   CAPABILITY_NAMES,
   type CapabilityName,
+  COMPAT_NAMES,
+  COMPAT_PROPERTIES,
   capabilityDeclaration,
+  compatText,
   findCapabilityConflict,
   PARAMETER_NAMES,
   parameterDeclaration,
@@ -204,6 +207,44 @@ for (const [name, source, destination, expected, refused] of CASES) {
     else assert.match(failed.join('\n'), refused);
     const warned = findings.filter(({ rule, verdict }) => rule === 'settled' && verdict === 'warn');
     if (refused === undefined) assert.equal(warned.length, settled.length);
+  });
+}
+
+const DIALECTS: readonly [name: string, source: Record<string, string>, destination: Record<string, string>, string][] =
+  [
+    ['the same', { 'switchover-ack-legacy': 'on' }, { 'switchover-ack-legacy': 'on' }, ''],
+    ['switched by hand at the source', { 'switchover-ack-legacy': 'on' }, { 'switchover-ack-legacy': 'off' }, 'on'],
+    [
+      'at the destination: the source writes the bytes',
+      { 'switchover-ack-legacy': 'off' },
+      { 'switchover-ack-legacy': 'on' },
+      'off',
+    ],
+    ['not known at the destination: the old way', { 'switchover-ack-legacy': 'off' }, {}, 'on'],
+    ['not known at the source', {}, { 'switchover-ack-legacy': 'off' }, 'on'],
+    ['no value that is known', { 'switchover-ack-legacy': 'maybe' }, { 'switchover-ack-legacy': 'off' }, 'on'],
+    ['not known, and old at the other', {}, { 'switchover-ack-legacy': 'on' }, ''],
+  ];
+
+for (const [name, here, there, value] of DIALECTS) {
+  test(`dialect: ${name}`, () => {
+    const rest = Object.fromEntries(
+      COMPAT_NAMES.filter((one) => one !== 'switchoverAckLegacy').map((one) => [
+        COMPAT_PROPERTIES[one].property,
+        compatText(COMPAT_PROPERTIES[one].modern),
+      ]),
+    );
+    const endOf = (dialect: Record<string, string>) => ({
+      ...factsOf({}),
+      machineType: 'workload-11.1',
+      dialect: { ...rest, ...dialect },
+    });
+    const [source, destination] = [endOf(here), endOf(there)];
+    const settled = settle(source, destination);
+    assert.equal(textOf(settled), value === '' ? '' : `compat switchover-ack-legacy=${value}`);
+    assert.deepEqual(acceptSettled(source, destination, {}), { settled, refused: [] });
+    assert.deepEqual(settle({ ...source, handshake: 1 }, destination), []);
+    assert.deepEqual(settle({ ...source, machineType: 'workload-9.0' }, destination), []);
   });
 }
 

@@ -113,3 +113,34 @@ for (const { name, versions, without } of FEATURES) {
     });
   }
 }
+
+for (const switched of ['source', 'destination'] as const) {
+  test(`the dialect of switchover-ack was switched by hand at the ${switched} only: both speak as the source does`, async (t) => {
+    const side = {
+      vfs: busyVfs(2, { 'allocation-ms': ALLOCATION_MS }),
+      workload: { machineType: 'workload-11.1' },
+    };
+    const { source, destination } = await vfPair(t, side);
+    const of = (end: typeof switched) => {
+      const settings = settingsOf('11.1');
+      if (end === switched) settings.setCompat({ switchoverAckLegacy: true });
+      return settings;
+    };
+    const { ended } = move({
+      source: source.machine,
+      destination: destination.machine,
+      channels: memoryPair(),
+      settings: of('source'),
+      destinationSettings: of('destination'),
+    });
+    const { source: left, destination: arrived } = await ended;
+    assert.equal(arrived.status, 'completed', explain(arrived.error));
+    const settled = left.info['x-handshake']!.settled.map((one) => `${one.name}=${one.value}`);
+    assert.deepEqual(settled, [`compat switchover-ack-legacy=${switched === 'source' ? 'on' : 'off'}`]);
+    assert.deepEqual(arrived.info['x-handshake']!.settled, left.info['x-handshake']!.settled);
+    assert.equal(left.info['x-switchover-ack'], 'given');
+    const [ready, stop] = [await spanOf(destination, 'initial'), await spanOf(source, 'stop')];
+    assert.ok(ready!.endMs! <= stop!.startMs, 'the guest was stopped when the device was ready');
+    await verifyAll(destination);
+  });
+}

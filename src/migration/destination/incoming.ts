@@ -7,8 +7,7 @@ import type { Command, RamCounts, StreamEvent } from '../../wire/index.ts';
 import { unlessAborted } from '../deadline.ts';
 import { MigrationError, mismatch, unsupported, wrongState } from '../errors.ts';
 import { type Agreement, agreedInfo, agreedSettings, preemptChannels } from '../handshake/agreement.ts';
-import { destinationFacts, impossible } from '../handshake/own-facts.ts';
-import { answerHandshake } from '../handshake/shake-hands.ts';
+import { shakeHandsAsDestination } from '../handshake/ends.ts';
 import type { MigrationInfo, MigrationStatus } from '../host.ts';
 import { pageCompression } from '../page-compression.ts';
 import type { AdvisedPages } from '../postcopy/destination/late-pages.ts';
@@ -301,13 +300,10 @@ export class IncomingMigration {
 
   /** Returns how many parallel channels come. */
   async #shakeHands(main: Channel): Promise<number> {
-    const machine = this.#machine;
-    const settings = this.#settings;
     const moreConnections = this.#options.listener.single !== true;
-    const cannot = impossible({ moreConnections, multifd: true, postcopy: machine.missingRam !== undefined });
-    const own = await destinationFacts(machine, settings, cannot, this.#loadOrder);
-    this.#agreement = await answerHandshake(main, own, settings);
-    this.#settings = agreedSettings(settings, this.#agreement);
+    const terms = { machine: this.#machine, settings: this.#settings, moreConnections };
+    this.#agreement = await shakeHandsAsDestination(main, terms, this.#loadOrder);
+    this.#settings = agreedSettings(this.#settings, this.#agreement);
     prepareThreads('receive', this.#channelCount);
     return this.#channelCount;
   }

@@ -20,6 +20,8 @@ export interface EndFacts {
   readonly capabilities?: Readonly<Record<string, boolean>>;
   /** Those it knows. */
   readonly parameters?: Readonly<Record<string, unknown>>;
+  /** Of its machine type: values of compat properties, as on a command line. */
+  readonly dialect?: Readonly<Record<string, string>>;
   /** Settings that it was given; all others are as by default. */
   readonly given?: readonly string[];
   /** Of parameters that can be settled, what it takes if the other end has given it: the largest number, or all values. */

@@ -10,6 +10,7 @@ export { preparedDevices, sectionKey } from './device-rules.ts';
 export * from './facts.ts';
 export type { Finding, Judgement, Rule } from './rule.ts';
 export * from './settle.ts';
+export { settleDialect } from './settle-dialect.ts';
 
 export const FIT_RULES: readonly Rule[] = [...MACHINE_RULES, ...SETTING_RULES, ...DEVICE_RULES];
 

@@ -19,15 +19,16 @@ import {
   type SettleParameter,
 } from '../../settings/index.ts';
 import type { EndFacts } from './facts.ts';
+import { compatNameOf, type DialectName, settleDialect } from './settle-dialect.ts';
 
 /** From this version on the handshake settles differences; before, each is refused. */
 export const SETTLES_FROM = 2;
 
 export type SettingValue = boolean | number | string;
 
-/** A setting in which the ends differed, and what both use. */
+/** A setting, or a property of the dialect, in which the ends differed, and what both use. */
 export interface Settlement {
-  readonly name: SettingName;
+  readonly name: SettingName | DialectName;
   readonly value: SettingValue;
   /** As each had it; what it does not know is as by default. */
   readonly source: SettingValue;
@@ -48,7 +49,7 @@ export function settle(source: EndFacts, destination: EndFacts): readonly Settle
   const parameters = PARAMETER_NAMES.filter((name) => matters(name, common)).flatMap(
     (name) => settleParameter(name, source, destination) ?? [],
   );
-  return [...capabilities, ...parameters];
+  return [...capabilities, ...parameters, ...settleDialect(source, destination)];
 }
 
 export function settles({ handshake = 0 }: EndFacts): boolean {
@@ -69,7 +70,15 @@ export function withSettled(facts: EndFacts, settled: readonly Settlement[]): En
 export function changesOf(settled: readonly Settlement[]): SettingChanges {
   const of = (is: (name: string) => boolean) =>
     Object.fromEntries(settled.filter(({ name }) => is(name)).map(({ name, value }) => [name, value]));
-  return { capabilities: of(isCapability), parameters: of(isParameter) } as SettingChanges;
+  const compat = settled.flatMap(({ name, value }) => {
+    const property = compatNameOf(name);
+    return property === undefined ? [] : [[property, value] as const];
+  });
+  return {
+    capabilities: of(isCapability),
+    parameters: of(isParameter),
+    compat: Object.fromEntries(compat),
+  } as SettingChanges;
 }
 
 /** Whether the parameter does anything with the capabilities that are on. */
@@ -79,7 +88,7 @@ export function matters(name: ParameterName, { capabilities = {} }: EndFacts): b
 }
 
 /**
- * The settlements that the destination has told, by name; `refused`: those that this source cannot do, with why. A name that it does not know is nothing
+ * What the ends have come to: the dialect, and the settings that the destination has told, by name; `refused`: those that this source cannot do, with why. A name that it does not know is nothing
  * to it: at a source that knows no such setting it is as by default.
  */
 export function acceptSettled(
@@ -95,6 +104,7 @@ export function acceptSettled(
     if (canDo(source, name, value)) settled.push({ name, value, ...ends });
     else refused.push(`${name}: the destination says ${value}, which the source (${ends.source}) cannot do`);
   }
+  if (settles(destination)) settled.push(...settleDialect(source, destination));
   const conflict = conflictIn(namesOn(withSettled(source, settled)));
   if (conflict !== undefined) refused.push(`${conflict.name}: at the source it does not go with ${conflict.other}`);
   return { settled, refused };

@@ -107,6 +107,7 @@ export function decodeSaid(body: Uint8Array, stream: string): Said {
       uuid: text,
       capabilities: mapOf(flag),
       parameters: mapOf(scalar),
+      dialect: mapOf(text),
       given: listOf(text),
       takes: mapOf(takes),
       ram: listOf(block),

@@ -5,6 +5,9 @@ import { canVector } from '../../native/index.ts';
 import {
   CAPABILITY_NAMES,
   type CapabilityName,
+  COMPAT_NAMES,
+  COMPAT_PROPERTIES,
+  compatText,
   PARAMETER_NAMES,
   type ParameterName,
   parameterDeclaration,
@@ -73,7 +76,7 @@ export async function sourceFacts(
 ): Promise<EndFacts> {
   const cost = await told(machine.switchoverCost?.('parallel'));
   return {
-    ...(await machineFacts(machine)),
+    ...(await machineFacts(machine, settings)),
     ...settingFacts(settings, cannot),
     ...(cost === undefined ? {} : { stopMs: cost.stopMs }),
   };
@@ -89,18 +92,18 @@ export async function destinationFacts(
   const load = await told(machine.loadCost?.(order));
   const freeDisk = await told(machine.freeSpace?.());
   return {
-    ...(await machineFacts(machine)),
+    ...(await machineFacts(machine, settings)),
     ...settingFacts(settings, cannot),
     ...(load === undefined ? {} : { load: loadFacts(load) }),
     ...(freeDisk === undefined ? { freeMemory: freemem() } : { freeDisk }),
   };
 }
 
-async function machineFacts(machine: SourceMachine | DestinationMachine): Promise<EndFacts> {
+async function machineFacts(machine: SourceMachine | DestinationMachine, settings: SettingsView): Promise<EndFacts> {
   const { machineType, uuid, ram, runState } = machine;
   return {
     runState,
-    ...(machineType === undefined ? {} : { machineType }),
+    ...(machineType === undefined ? {} : { machineType, dialect: dialectFacts(settings, machineType) }),
     ...(uuid === undefined ? {} : { uuid: uuidText(uuid) }),
     ...(ram === undefined
       ? {}
@@ -116,6 +119,11 @@ async function machineFacts(machine: SourceMachine | DestinationMachine): Promis
       blocks: RAM_BLOCKS_MAX,
     },
   };
+}
+
+function dialectFacts(settings: SettingsView, machineType: string): Readonly<Record<string, string>> {
+  const profile = settings.dialect(machineType);
+  return Object.fromEntries(COMPAT_NAMES.map((name) => [COMPAT_PROPERTIES[name].property, compatText(profile[name])]));
 }
 
 async function vfioFacts(machine: SourceMachine | DestinationMachine): Promise<readonly VfioFacts[]> {

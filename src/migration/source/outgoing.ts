@@ -6,8 +6,7 @@ import type { Address, Channel } from '../../transport/index.ts';
 import { inTime } from '../deadline.ts';
 import { isNeverStarted, MigrationError, unsupported, wrongState } from '../errors.ts';
 import { type Agreement, agreedInfo, agreedSettings, preemptChannels } from '../handshake/agreement.ts';
-import { impossible, sourceFacts } from '../handshake/own-facts.ts';
-import { offerHandshake } from '../handshake/shake-hands.ts';
+import { shakeHandsAsSource } from '../handshake/ends.ts';
 import type { MigrationInfo, MigrationStatus } from '../host.ts';
 import { beginPostcopy, connectPreemptEarly, requirePostcopy } from '../postcopy/source/begin.ts';
 import type { PostcopySource } from '../postcopy/source/postcopy-source.ts';
@@ -225,30 +224,16 @@ export class OutgoingMigration {
 
   async #shakeHands(main: Channel): Promise<void> {
     this.#waitingFor = WAITS.handshake.what;
-    const signal = this.#abort.signal;
-    const end = () => main.destroy(asError(signal.reason));
-    if (signal.aborted) end();
-    signal.addEventListener('abort', end, { once: true });
-    try {
-      if (!this.#options.returnPath(main))
-        throw unsupported('x-vmferry-handshake over a channel on which nobody can answer');
-      const machine = this.#machine;
-      const settings = this.#settings;
-      const { multifdWithPostcopy } = settings.dialect(machine.machineType);
-      const cannot = impossible({
-        moreConnections: this.#options.dial !== undefined,
-        multifd: multifdWithPostcopy || !settings.capability('postcopy-ram'),
-        postcopy: machine.iterables.length === 0 && (multifdWithPostcopy || !settings.capability('multifd')),
-      });
-      this.#agreement = await offerHandshake(main, await sourceFacts(machine, settings, cannot), settings);
-      this.#settings = agreedSettings(settings, this.#agreement);
-      if (!this.#settings.capability('multifd')) prepareThreads(this.#threadKind, 0);
-    } catch (error) {
-      main.destroy(asError(error));
+    if (!this.#options.returnPath(main)) {
+      const error = unsupported('x-vmferry-handshake over a channel on which nobody can answer');
+      main.destroy(error);
       throw error;
-    } finally {
-      signal.removeEventListener('abort', end);
     }
+    const moreConnections = this.#options.dial !== undefined;
+    const terms = { machine: this.#machine, settings: this.#settings, moreConnections };
+    this.#agreement = await shakeHandsAsSource(main, terms, this.#abort.signal);
+    this.#settings = agreedSettings(this.#settings, this.#agreement);
+    if (!this.#settings.capability('multifd')) prepareThreads(this.#threadKind, 0);
   }
 
   /** A connection has broken. In a postcopy that is no reason to give up. */

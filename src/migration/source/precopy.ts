@@ -56,8 +56,10 @@ export class Precopy {
       if (!this.#idle && !this.#fits(await this.#plan(false))) continue;
       // Little is left of what was known to be dirty: only a look at the log, and at the devices, tells how much really is.
       await this.#nextRound();
+      // Asked before: a plan that was made without what is told meanwhile is no plan.
+      const { settled } = this.#run.costs;
       const plan = await this.#plan(true);
-      if (!this.#fits(plan) || !this.#run.costs.settled) {
+      if (!this.#fits(plan) || !settled) {
         this.#run.waitsFor(this.#tooDear(plan));
         if (!sent && this.#ram.dirtyPages === 0) await pause(IDLE_MS);
         continue;

@@ -11,6 +11,7 @@
  *     words[THREAD_ID]   thread, once
  *     words[DESCRIPTOR]  thread: see DESCRIPTOR
  *     words[STARTED]     main, once: what the thread is to do has been posted
+ *     words[BINDING]     thread: 1 while it binds system calls; the process must not end it then
  *     counters           thread
  *
  * Orders are seen in time by this argument: main first stores what is ordered, then changes SIGNAL and notifies. The thread first loads
@@ -30,6 +31,7 @@ export const Word = {
   THREAD_ID: 7,
   DESCRIPTOR: 8,
   STARTED: 9,
+  BINDING: 10,
 } as const;
 
 export const STOP = {

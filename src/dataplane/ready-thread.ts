@@ -31,6 +31,18 @@ const SPARE_MAX = 16;
 
 const spare: Record<ThreadKind, Set<ReadyThread>> = { send: new Set(), receive: new Set(), copy: new Set() };
 
+/** Longest wait for a thread when the process ends, ms. */
+const BINDING_MS = 5_000;
+
+const alive = new Set<ReadyThread>();
+let watchesExit = false;
+
+/** A thread that is ended while the library for system calls is bound takes the process down with it (SIGABRT): no exception can be thrown any more. */
+function letBind(): void {
+  for (const thread of alive) thread.dismiss();
+  for (const { control } of alive) Atomics.wait(control.words, Word.BINDING, 1, BINDING_MS);
+}
+
 /** From now on so many threads are ready, up to 16; 0 lets those go that nobody has taken. They do not keep the process alive. */
 export function prepareThreads(kind: ThreadKind, count: number): void {
   const ready = spare[kind];
@@ -66,11 +78,19 @@ export class ReadyThread {
   constructor(kind: ThreadKind) {
     this.worker = new Worker(ENTRIES[kind], { ...THREAD, name: `vmferry ${kind}`, workerData: this.control.shared });
     this.worker.unref();
+    if (!watchesExit) process.once('exit', letBind);
+    watchesExit = true;
+    alive.add(this);
     let crash: Error | undefined;
     this.worker.on('error', (error) => {
       crash = error;
     });
-    this.exited = new Promise((resolve) => this.worker.once('exit', () => resolve(crash)));
+    this.exited = new Promise((resolve) => {
+      this.worker.once('exit', () => {
+        alive.delete(this);
+        resolve(crash);
+      });
+    });
   }
 
   /** Once. What is given is copied; shared memory stays shared. */

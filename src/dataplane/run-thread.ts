@@ -14,7 +14,11 @@ const control = controlOf(workerData as SharedArrayBuffer);
 /** Waits for what the thread is to do; undefined: nothing. */
 export function awaitStart<T extends ThreadStart>(): T | undefined {
   const { words } = control;
-  loadNative();
+  // First the word, then the look: a process that ends does it the other way round, so one of the two sees the other.
+  Atomics.store(words, Word.BINDING, 1);
+  if (Atomics.load(words, Word.STOP) !== STOP.NOW) loadNative();
+  Atomics.store(words, Word.BINDING, 0);
+  Atomics.notify(words, Word.BINDING);
   for (;;) {
     const signal = Atomics.load(words, Word.SIGNAL);
     if (Atomics.load(words, Word.STOP) === STOP.NOW) return undefined;

@@ -101,7 +101,7 @@ export const OWN_PARAMETERS = {
   ),
   'x-arrival-timeout': longest(
     15_000,
-    'Destination: once one connection of the source has come, longest wait for the others (multifd, preempt); and longest time for one to shake hands (TLS).',
+    'Destination: once one connection of the source has come, longest wait for the others (multifd, preempt); and longest time for one to shake hands (TLS) or to say what it is.',
     { ends: 'destination' },
   ),
   'x-lag-timeout': longest(

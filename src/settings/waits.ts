@@ -134,7 +134,7 @@ export const WAITS = {
   introduction: {
     end: 'destination',
     phase: 'setup, postcopy-paused',
-    what: 'a connection to shake hands (TLS)',
+    what: 'a connection to shake hands (TLS) and say what it is',
     deadline: 'x-arrival-timeout',
     after: 'the connection is turned away, and another one awaited',
   },

@@ -25,8 +25,6 @@ export type SourceListener = Pick<Listener, 'accept' | 'next' | 'close' | 'refus
   readonly single?: boolean;
 };
 
-/** For first bytes of a stranger: QEMU sends them right after connecting, ms. */
-const FIRST_BYTES_MS = 10_000;
 /** Connections that have not said yet what they are, beyond those that are awaited. */
 export const UNKNOWN_MAX = 32;
 
@@ -135,7 +133,7 @@ export class Arrivals {
   async #look(connection: Connection): Promise<void> {
     if (this.#unknown.size >= this.#count + UNKNOWN_MAX) return this.#turnAway(connection);
     this.#unknown.add(connection);
-    const bytes = await firstBytesOf(connection, isEnough);
+    const bytes = await firstBytesOf(connection, isEnough, this.#options.settings);
     this.#unknown.delete(connection);
     try {
       if (bytes.length < MAGIC_BYTES) {
@@ -244,8 +242,12 @@ export class Arrivals {
 }
 
 /** The first bytes of somebody who has come; fewer than enough if no more come in time. Then the connection is destroyed. */
-export async function firstBytesOf(connection: Connection, enough: (bytes: Buffer) => boolean): Promise<Buffer> {
-  const timer = setTimeout(() => connection.destroy(), FIRST_BYTES_MS);
+export async function firstBytesOf(
+  connection: Connection,
+  enough: (bytes: Buffer) => boolean,
+  settings: SettingsView,
+): Promise<Buffer> {
+  const timer = setTimeout(() => connection.destroy(), settings.parameter(WAITS.introduction.deadline));
   try {
     return await connection.firstBytes(enough);
   } finally {

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import test, { type TestContext } from 'node:test';
 import { explain } from '../../../src/base/index.ts';
 import { acceptPreempt } from '../../../src/migration/postcopy/destination/preempt-arrivals.ts';
+import { Settings } from '../../../src/settings/index.ts';
 import { type Channel, connect, type Listener, listen } from '../../../src/transport/index.ts';
 import { encodePreemptInitial } from '../../../src/wire/index.ts';
 
@@ -38,7 +39,7 @@ async function said(channel: Channel): Promise<string> {
 
 test('by id, whoever comes first; strangers are turned away, and the first bytes are still to be read', async (t) => {
   const { listener, comes } = await door(t);
-  const arrival = acceptPreempt(listener, 3, never());
+  const arrival = acceptPreempt(listener, 3, new Settings(), never());
   const strangers = [await comes(Buffer.from('GET / HTTP/1.1')), await comes(Buffer.from('5145564d00000003', 'hex'))];
   const silent = await comes(Buffer.alloc(0));
   const peers = new Map<number, Channel>();
@@ -57,7 +58,7 @@ test('by id, whoever comes first; strangers are turned away, and the first bytes
 
 test('a single one is whoever comes, and says nothing of itself', async (t) => {
   const { listener, comes } = await door(t);
-  const arrival = acceptPreempt(listener, 1, never());
+  const arrival = acceptPreempt(listener, 1, new Settings(), never());
   const peer = await comes(Buffer.from('anything'));
   const [channel, ...others] = await arrival;
   assert.deepEqual(others, []);
@@ -72,7 +73,7 @@ for (const [name, second, says] of [
 ] as const) {
   test(`one ${name}: all are given up, and it is named`, async (t) => {
     const { listener, comes } = await door(t);
-    const arrival = acceptPreempt(listener, 3, never());
+    const arrival = acceptPreempt(listener, 3, new Settings(), never());
     arrival.catch(() => {});
     const first = await comes(announced(0, 3));
     // It has been taken before the second one comes.
@@ -85,7 +86,7 @@ for (const [name, second, says] of [
 
 test('the listener is closed: whoever has come is let go', async (t) => {
   const { listener, comes } = await door(t);
-  const arrival = acceptPreempt(listener, 2, never());
+  const arrival = acceptPreempt(listener, 2, new Settings(), never());
   arrival.catch(() => {});
   const peer = await comes(announced(1, 2));
   listener.close();

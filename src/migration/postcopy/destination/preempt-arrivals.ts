@@ -1,5 +1,6 @@
 /** The preempt channels of one connection. */
 import { Reader } from '../../../base/index.ts';
+import type { SettingsView } from '../../../settings/index.ts';
 import type { Channel, Connection } from '../../../transport/index.ts';
 import { decodePreemptInitial, PREEMPT_INITIAL_BYTES, PREEMPT_MAGIC } from '../../../wire/index.ts';
 import { firstBytesOf, type SourceListener, UNKNOWN_MAX } from '../../destination/arrivals.ts';
@@ -13,6 +14,7 @@ import { mismatch } from '../../errors.ts';
 export async function acceptPreempt(
   listener: SourceListener,
   count: number,
+  settings: SettingsView,
   signal: AbortSignal,
 ): Promise<readonly Channel[]> {
   if (count === 1) return [(await listener.next(signal)).channel('preempt')];
@@ -24,7 +26,7 @@ export async function acceptPreempt(
       const look = async (connection: Connection) => {
         if (over || unknown.size >= count + UNKNOWN_MAX) return connection.destroy();
         unknown.add(connection);
-        const bytes = await firstBytesOf(connection, isEnough);
+        const bytes = await firstBytesOf(connection, isEnough, settings);
         unknown.delete(connection);
         if (over || !isPreempt(bytes)) return connection.destroy();
         const reader = new Reader(bytes, `preempt ${connection.address}`, { final: true });

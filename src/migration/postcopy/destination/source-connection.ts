@@ -56,7 +56,7 @@ export class SourceConnection {
     settings: SettingsView,
     signal: AbortSignal,
   ): Promise<readonly Channel[]> {
-    const arrival = acceptPreempt(listener, count, signal);
+    const arrival = acceptPreempt(listener, count, settings, signal);
     try {
       this.#preempt = await inTime(this.whileItLasts(arrival), 'preempt', settings);
     } catch (error) {

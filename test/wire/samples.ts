@@ -113,7 +113,7 @@ export function pattern(length: number, seed: number): Buffer {
   return bytes;
 }
 
-const PC_RAM = Buffer.from('pc.ram');
+export const PC_RAM = Buffer.from('pc.ram');
 const TABLES = Buffer.from('/rom@etc/acpi/tables');
 
 /** A device body with footers of its own section in it, each followed by something that cannot follow a section. */
@@ -202,7 +202,12 @@ export function precopySample(): Buffer {
 }
 
 /** Postcopy to its end, without recovery. */
-/** A stream up to where a package may come. */
+/** A stream up to its first section of RAM, with that. */
+export function started(): Sample {
+  return new Sample().start().ramStart();
+}
+
+/** The same, and a package may come. */
 export function advised(): Sample {
   return new Sample()
     .start()

@@ -41,6 +41,8 @@ function facts(progress: Progress): string[] {
   if ((ram?.['dirty-sync-count'] ?? 0) > 0) parts.push(`round ${ram?.['dirty-sync-count']}`);
   if (progress.throttlePercentage !== undefined) parts.push(`vCPUs throttled ${progress.throttlePercentage} %`);
   if (progress.status !== 'active') parts.push(progress.status);
+  const settled = progress.handshake?.settled.map(({ name, value }) => `${name} ${value}`) ?? [];
+  if (settled.length > 0) parts.push(`settled: ${settled.join(', ')}`);
   return parts;
 }
 

@@ -81,6 +81,15 @@ test('other states are named; a wait says for what', () => {
   assert.match(progressLine(waiting), /waits for migrate-continue.*pre-switchover$/);
 });
 
+test('what two ends have settled is told, while it goes on and at the end', () => {
+  const one = { name: 'multifd-channels', value: '3', source: '4', destination: '3' };
+  const handshake = { settled: [one, { ...one, name: 'multifd', value: 'on' }], warnings: [] };
+  assert.match(progressLine({ ...ACTIVE, handshake }), /round 3 {2}settled: multifd-channels 3, multifd on$/);
+  assert.equal(progressLine({ ...ACTIVE, handshake: { settled: [], warnings: [] } }), progressLine(ACTIVE));
+  const text = outcomeText({ status: 'completed', message: '', handshake });
+  assert.match(text, /settled +multifd-channels 3 \(source 4, destination 3\)\n +settled +multifd on/);
+});
+
 test('ETA: remaining over the net rate; none that converges, none without a rate', () => {
   assert.equal(etaMs({ ...ACTIVE, ram: { ...ACTIVE.ram, mbps: 0 } }), undefined);
   assert.equal(etaMs({ ...ACTIVE, ram: { ...ACTIVE.ram, mbps: 800 } }), Number.POSITIVE_INFINITY);

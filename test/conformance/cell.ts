@@ -10,7 +10,7 @@ import { type Departure, departureOfCommand, launchByMigrate, launchByQmp, launc
 import { type Cell, type Role, type Scenario, stateAfter, stateBefore } from './model.ts';
 import { Stage } from './stage.ts';
 
-const CELL_TIMEOUT_MS = 180_000;
+const CELL_TIMEOUT_MS = 300_000;
 const CHECKPOINT = 'vm.ckpt';
 const PLAIN: Scenario = { id: 'plain', title: '', roles: [], transport: 'unix', ends: 'completed' };
 

@@ -22,7 +22,7 @@ export interface Departure {
   readonly info?: QmpMigrationInfo;
 }
 
-const STEP_TIMEOUT_MS = 30_000;
+const STEP_TIMEOUT_MS = 60_000;
 const ENDS: readonly QmpMigrationStatus[] = ['completed', 'failed', 'cancelled'];
 const CONVERGE = { 'max-bandwidth': 0, 'downtime-limit': 30_000 };
 

@@ -20,7 +20,7 @@ export interface Guest {
 }
 
 /** How long a guest on a busy machine may take to boot, and for a few rounds of its work, ms. */
-const BOOT_TIMEOUT_MS = 90_000;
+const BOOT_TIMEOUT_MS = 180_000;
 const WORK_TIMEOUT_MS = 60_000;
 
 export function bootGuest(program: BootProgram): Guest {

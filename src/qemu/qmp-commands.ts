@@ -163,6 +163,8 @@ export interface QmpCommands {
   'query-migrate-parameters': [None, Readonly<Record<string, unknown>>];
   'query-migrate': [None, QmpMigrationInfo];
   'query-status': [None, QmpStatus];
+  /** What could be cut off by force; `type` tells what for. */
+  'query-yank': [None, readonly { readonly type: string }[]];
   stop: [None, Empty];
   cont: [None, Empty];
   quit: [None, Empty];

@@ -78,6 +78,7 @@ export class FakeProcess {
       qmp_capabilities: () => ({}),
       'query-status': () => ({ running: this.status === 'running', status: this.status }),
       'query-migrate': () => this.migration,
+      'query-yank': () => [],
       'query-migrate-capabilities': () =>
         Object.entries(this.capabilities).map(([capability, state]) => ({ capability, state })),
       'query-migrate-parameters': () => this.parameters,

@@ -1,6 +1,6 @@
 /** How ends that differ come together: what was given counts more than a default, what cannot be had at both is left out, what cannot be left out is refused. */
 import assert from 'node:assert/strict';
-import test, { type TestContext } from 'node:test';
+import test, { after, type TestContext } from 'node:test';
 import fc from 'fast-check';
 import { explain } from '../../src/base/index.ts';
 import { createWorkload } from '../../src/machine/index.ts';
@@ -31,8 +31,12 @@ import {
 import { connect, listen } from '../../src/transport/index.ts';
 import { testSettings } from '../support/move.ts';
 import { moveOver } from '../support/move-over.ts';
+import { TlsFolders } from '../support/tls-folders.ts';
 
 const MIB = 1024 * 1024;
+
+const folders = new TlsFolders();
+after(() => folders.close());
 
 /** `a=on b=3`; nothing else is given. */
 function settingsOf(text: string, machineType?: string): Settings {
@@ -422,6 +426,25 @@ for (const [theirs, refused] of [
     assert.match('error' in left ? explain(left.error) : '', refused);
     assert.match(explain(arrived.error), refused);
     assert.equal(source.runState, 'running');
+  });
+}
+
+for (const [ours, theirs] of [
+  [FOUR, ''],
+  ['', FOUR],
+  [FOUR, 'multifd=off'],
+] as const) {
+  test(`in TLS: ${ours || '-'} | ${theirs || '-'}`, async (t) => {
+    const { ended } = await moveOver({
+      ...(await machines(t)),
+      settings: shaking(ours),
+      destinationSettings: shaking(theirs),
+      tls: folders.pair('psk'),
+    });
+    const { source, destination } = await ended;
+    assert.equal(source.status, 'completed', 'error' in source ? explain(source.error) : '');
+    assert.equal(destination.status, 'completed', explain(destination.error));
+    assert.equal((source.info.ram?.['multifd-bytes'] ?? 0) > 0, theirs !== 'multifd=off');
   });
 }
 

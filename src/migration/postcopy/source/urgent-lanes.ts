@@ -4,10 +4,12 @@ import type { PageLane } from './page-lane.ts';
 import type { Place, RemainingRam } from './remaining-ram.ts';
 import { RequestQueue } from './request-queue.ts';
 
-/** As much of a page goes out at once, bytes. Between two pieces requests are heard. */
+/** As much of a page goes out at once, bytes. */
 const PIECE_BYTES = 64 * 1024;
 /** A lane that answers requests without waiting for its peer gives others a turn at least this often, ms. */
 const TURN_MS = 2;
+/** In the midst of a huge page, behind which another lane may have to answer. A turn costs as much as tens of kilobytes. */
+const HUGE_TURN_MS = 0.2;
 
 export interface UrgentLanesParts {
   readonly ram: RemainingRam;
@@ -82,23 +84,23 @@ export class UrgentLanes {
   /** The page at `place`, then others that wait. As long as the machine and the kernel answer at once, so does this. */
   async #send(index: number): Promise<void> {
     const lane = this.#parts.lanes[index]!;
-    let turnAtMs = nowMs() + TURN_MS;
+    let turnedMs = nowMs();
     do {
-      const isHuge = this.#begin(index, lane);
+      const turnMs = this.#begin(index, lane) ? HUGE_TURN_MS : TURN_MS;
       while (lane.busy && !this.#isStopped) {
         const wait = lane.write(lane.output.offset + PIECE_BYTES);
         if (wait !== undefined) await wait;
         const sent = lane.output.flush();
         if (sent !== undefined) await sent;
-        if (!isHuge && nowMs() < turnAtMs) continue;
+        if (nowMs() < turnedMs + turnMs) continue;
         await yieldToEventLoop();
-        turnAtMs = nowMs() + TURN_MS;
+        turnedMs = nowMs();
       }
       this.#choice.end(index);
     } while (!this.#isStopped && this.queue.next(this.#place, this.#choice.open));
   }
 
-  /** Whether the page is a huge one, in whose midst another lane may have to answer. */
+  /** Whether the page is a huge one, beside which there is another lane. */
   #begin(index: number, lane: PageLane): boolean {
     const { block } = this.#place;
     lane.begin(this.#place);

@@ -270,7 +270,7 @@ export class PostcopyDestination {
   /** Behind EOF: pages may still be on their way on the preempt channel. */
   async #everyPage(): Promise<void> {
     const count = this.#pages.received.missing;
-    if (count > 0 && !this.#connection.hasPreempt) {
+    if (count > 0 && !this.#urgent.hasChannels) {
       const why = `the source has ended, but ${count} pages have not come`;
       throw new MigrationError({ code: 'MIGRATION_PAGES_MISSING', count }, why);
     }

@@ -24,10 +24,6 @@ export class SourceConnection {
     this.#lost.catch(() => {});
   }
 
-  get hasPreempt(): boolean {
-    return this.#preempt.length > 0;
-  }
-
   /** Everything that waits for the connection throws `error`. The first one counts. */
   lose(error: Error): void {
     this.#lose(error);

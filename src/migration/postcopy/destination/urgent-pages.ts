@@ -35,6 +35,11 @@ export class UrgentPages {
     this.#parts = parts;
   }
 
+  /** Connections have such channels, whether they are there yet or not. */
+  get hasChannels(): boolean {
+    return this.#parts.channels > 0;
+  }
+
   get awaitsChannels(): boolean {
     return this.#awaitsChannels;
   }

@@ -65,7 +65,6 @@ async function compareOver(guest: FaultGuest, order: Order, link: string): Promi
   console.log(`Pages wanted ${order === 'random' ? 'at random' : 'in order'}, link ${speed}:\n`);
   console.log(`${table('source', samples)}\n`);
   const mean = (source: FaultMove['source'], preempt: boolean) => meanOf(samples.get(nameOf({ source, preempt })));
-  const factor = (from: number, to: number) => (from / to).toFixed(1);
   const [qemuOff, qemuOn] = [mean('QEMU 11.1', false), mean('QEMU 11.1', true)];
   const [off, on] = [mean('vmferry', false), mean('vmferry', true)];
   console.log(
@@ -84,8 +83,13 @@ async function compareHostPages(cell: string): Promise<void> {
     `vmferry to vmferry, host pages of ${hostPage}, ${ram} in all, link ${link === 'unlimited' ? '' : 'Gbit/s '}${link}:\n`,
   );
   console.log(`${table('pages', samples)}\n`);
-  const factor = meanOf(samples.get('preempt off')) / meanOf(samples.get('preempt on'));
-  console.log(`Factor from preempt off to on: ${factor.toFixed(1)} (the thread: ${SEED_FACTORS[hostPage] ?? '-'})\n`);
+  const gained = factor(meanOf(samples.get('preempt off')), meanOf(samples.get('preempt on')));
+  console.log(`Factor from preempt off to on: ${gained} (the thread: ${SEED_FACTORS[hostPage] ?? '-'})\n`);
+}
+
+/** `-` where one of them was left out. */
+function factor(from: number, to: number): string {
+  return Number.isFinite(from / to) ? (from / to).toFixed(1) : '-';
 }
 
 /** False: it cannot be had here. */

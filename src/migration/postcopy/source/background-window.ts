@@ -1,9 +1,10 @@
 /** Beside the round trip itself, what is sent may be on its way for so long, ms: the far end must not run dry while an answer comes. */
 const SLACK_MS = 0.5;
-/** The same for long round trips, as a share of them, and for such as differ, in mean deviations, ms at most: busy hosts answer when it is their turn. */
+/** The same for long round trips, as a share of them. */
 const SLACK_SHARE = 0.5;
+/** The same where round trips differ, in mean deviations, as busy hosts answer when it is their turn; then so many bytes at most, a socket's worth. */
 const SLACK_DEVIATIONS = 2;
-const SLACK_MS_MAX = 10;
+const UNSTEADY_BYTES_MAX = 4 * 1024 * 1024;
 /** Gains of the running means of round trips and of their deviation (RFC 6298). */
 const MEAN_GAIN = 1 / 8;
 const DEVIATION_GAIN = 1 / 4;
@@ -53,9 +54,10 @@ export class BackgroundWindow {
   /** Bytes. */
   get size(): number {
     if (this.#bytesPerMs === 0) return BYTES_MIN;
-    const unsteadyMs = Math.min(SLACK_MS_MAX, this.#deviationMs * SLACK_DEVIATIONS);
-    const slackMs = Math.max(SLACK_MS, this.#shortestMs * SLACK_SHARE, unsteadyMs);
-    return Math.max(BYTES_MIN, this.#bytesPerMs * (this.#shortestMs + slackMs));
+    const slackMs = Math.max(SLACK_MS, this.#shortestMs * SLACK_SHARE);
+    const steady = this.#bytesPerMs * (this.#shortestMs + slackMs);
+    const unsteady = this.#bytesPerMs * (this.#shortestMs + this.#deviationMs * SLACK_DEVIATIONS);
+    return Math.max(BYTES_MIN, steady, Math.min(unsteady, UNSTEADY_BYTES_MAX));
   }
 
   /** A mark is due behind so many bytes. */

@@ -1,28 +1,23 @@
-import { asError, explain, nowMs, StateMachine, unreachable } from '../../base/index.ts';
+import { asError, explain, nowMs, StateMachine } from '../../base/index.ts';
 import { type ChannelInfo, prepareThreads } from '../../dataplane/index.ts';
 import type { DestinationMachine, IncomingRam, LoadOrder } from '../../machine/index.ts';
-import { isVersionBefore, machineVersion, type SettingsView, WAITS } from '../../settings/index.ts';
+import { type SettingsView, WAITS } from '../../settings/index.ts';
 import type { Channel } from '../../transport/index.ts';
-import type { Command, RamCounts, StreamEvent } from '../../wire/index.ts';
-import { unlessAborted } from '../deadline.ts';
-import { MigrationError, mismatch, unsupported, wrongState } from '../errors.ts';
+import { MigrationError, wrongState } from '../errors.ts';
 import { type Agreement, agreedInfo, agreedSettings, preemptChannels } from '../handshake/agreement.ts';
 import { shakeHandsAsDestination } from '../handshake/ends.ts';
 import type { MigrationInfo, MigrationStatus } from '../host.ts';
 import { pageCompression } from '../page-compression.ts';
-import type { AdvisedPages } from '../postcopy/destination/late-pages.ts';
-import { PostcopyDestination, type PostcopyDestinationParts } from '../postcopy/destination/postcopy-destination.ts';
-import { loadCostWords, PING_HELLO, PING_LOAD_COST, PONG_VMFERRY, SHUT_NEVER_STARTED } from '../return-path.ts';
+import type { PostcopyDestination } from '../postcopy/destination/postcopy-destination.ts';
+import { SHUT_NEVER_STARTED } from '../return-path.ts';
 import { StallWatch } from '../stall-watch.ts';
-import { NO_CHANNELS } from '../statistics.ts';
 import { INCOMING_ARCS } from '../status.ts';
 import { Arrivals, type SourceListener } from './arrivals.ts';
-import { checkConfiguration } from './check-configuration.ts';
 import { IncomingStream } from './incoming-stream.ts';
-import { answer, hangUp, hearOut, sayArrived, sayFailed } from './last-words.ts';
+import { hangUp, hearOut, sayArrived, sayFailed } from './last-words.ts';
 import { LoadTasks } from './load-tasks.ts';
 import { RamChannels } from './ram-channels.ts';
-import { SwitchoverAcks } from './switchover-acks.ts';
+import { type Arrived, loadOrderOf, NOTHING, StreamLoader } from './stream-loader.ts';
 
 /** Of a VM that was given none: what QEMU's channels announce then. */
 const NO_UUID = new Uint8Array(16);
@@ -56,7 +51,7 @@ export interface IncomingResult {
 }
 
 /**
- * The destination conductor of one migration: reads the main stream element by element and puts each where it belongs.
+ * The destination conductor of one migration: who comes, what is loaded (StreamLoader), who has the guest in the end.
  * Nothing runs, and nothing looks whole, before all of it has arrived: then commit, start, SHUT 0, in this order. A machine that has been
  * started never goes back; one that has not is discarded on any failure.
  */
@@ -67,7 +62,6 @@ export class IncomingMigration {
   readonly #options: IncomingOptions;
   readonly #state: StateMachine<MigrationStatus>;
   readonly #abort = new AbortController();
-  readonly #counts: RamCounts = { normal: 0, zero: 0, xbzrle: 0, xbzrleBytes: 0 };
   /** Loading that goes on beside the stream. */
   readonly #tasks: LoadTasks;
   #arrivals: Arrivals | undefined;
@@ -77,24 +71,16 @@ export class IncomingMigration {
   #stream: IncomingStream | undefined;
   /** With multifd, once all have come. */
   #channels: RamChannels | undefined;
-  /** Once the machine type is known. */
-  #acks: SwitchoverAcks | undefined;
-  #machineType = '';
-  #loadCostTold: Promise<void> | undefined;
-  /** What POSTCOPY_ADVISE has said; with it the migration may become a postcopy. */
-  #advised: AdvisedPages | undefined;
-  #postcopy: PostcopyDestination | undefined;
+  /** Once all connections are there. */
+  #loader: StreamLoader | undefined;
   #waitsFor: string | undefined;
   /** Whether the other channels keep up with main. */
   #laggards: StallWatch | undefined;
-  /** Sources of the stream's dialect leave the TLS sessions of their channels without an end. */
-  #cutIsEnd = true;
   #failure: Error | undefined;
   #committed = false;
   #started = false;
   #startMs = nowMs();
   #endMs: number | undefined;
-  #totalBytes = 0;
 
   constructor(options: IncomingOptions) {
     this.#options = options;
@@ -104,7 +90,7 @@ export class IncomingMigration {
       signal: this.#abort.signal,
       configLoad: options.settings.parameter('x-device-config-load'),
       failed: (error) => this.#fail(asError(error)),
-      initialDataLoaded: (device) => this.#acks?.loaded(device),
+      initialDataLoaded: (device) => this.#loader?.initialDataLoaded(device),
     });
     this.#state = new StateMachine<MigrationStatus>('none', INCOMING_ARCS, ({ to }) => options.observer?.status?.(to));
   }
@@ -150,32 +136,15 @@ export class IncomingMigration {
   }
 
   /** What has arrived so far, for progress: bytes of the stream, pages by kind, bytes of guest RAM announced. */
-  progress(): {
-    readonly bytes: number;
-    readonly pages: Readonly<RamCounts>;
-    readonly ramTotal: number;
-    readonly ms: number;
-  } {
-    const main = this.#stream?.bytesRead ?? 0;
-    const channels = this.#channels?.totals ?? NO_CHANNELS;
-    const urgent = this.#postcopy?.urgentTotals ?? NO_CHANNELS;
-    const { normal, zero, ...differences } = this.#counts;
-    return {
-      bytes: main + channels.bytes + urgent.bytes,
-      pages: {
-        normal: normal + channels.normalPages + urgent.normalPages,
-        zero: zero + channels.zeroPages + urgent.zeroPages,
-        ...differences,
-      },
-      ramTotal: this.#totalBytes,
-      ms: (this.#endMs ?? nowMs()) - this.#startMs,
-    };
+  progress(): Arrived & { readonly ms: number } {
+    return { ...(this.#loader?.arrived ?? NOTHING), ms: (this.#endMs ?? nowMs()) - this.#startMs };
   }
 
   /** The postcopy under way. Throws MIGRATION_STATE if there is none. */
   get postcopy(): PostcopyDestination {
-    if (this.#postcopy === undefined) throw wrongState(this.status, 'there is no postcopy under way');
-    return this.#postcopy;
+    const postcopy = this.#postcopy;
+    if (postcopy === undefined) throw wrongState(this.status, 'there is no postcopy under way');
+    return postcopy;
   }
 
   /** Ends whatever is under way, since the process ends. */
@@ -252,11 +221,6 @@ export class IncomingMigration {
     this.#stream?.interrupt(error);
   }
 
-  /** For a wait that whoever fails does not end. */
-  async #unlessFailed(wait: Promise<void> | undefined): Promise<void> {
-    if (wait !== undefined) await unlessAborted(wait, this.#abort.signal);
-  }
-
   #check(): void {
     if (this.#failure !== undefined) throw this.#failure;
   }
@@ -311,75 +275,15 @@ export class IncomingMigration {
   async #load(channel: Channel): Promise<void> {
     const stream = new IncomingStream(channel, this.#machine, this.#settings);
     this.#stream = stream;
-    let described = false;
-    for (let event = await stream.next(); event !== undefined; event = await stream.next()) {
-      await this.#take(event, stream);
-      this.#check();
-      if (event.kind === 'package') break;
-      described = event.kind === 'description';
-    }
-    if (!described && !this.#committed) await this.#machine.describe('');
-  }
-
-  async #take(event: StreamEvent, stream: IncomingStream): Promise<void> {
-    switch (event.kind) {
-      case 'header':
-      case 'section-begin':
-      case 'eof':
-        return;
-      case 'configuration':
-        this.#machineType = event.configuration.machineType;
-        this.#cutIsEnd = !this.#settings.dialect(event.configuration.machineType).multifdCleanTlsTermination;
-        checkConfiguration(event.configuration, this.#machine, this.#settings, this.#options.takesAnyMachine);
-        await this.#machine.configure(event.configuration, this.#tasks);
-        this.#acks = this.#switchoverAcks(event.configuration.machineType, stream.channel);
-        return;
-      case 'command':
-        return await this.#command(event.command, stream);
-      case 'ram-blocks': {
-        if (event.blocks.some((block) => block.mapped !== undefined))
-          throw unsupported('a mapped-ram stream over a channel');
-        this.#totalBytes = event.totalBytes;
-        const ignoreShared = event.blocks.some((block) => block.guestAddress !== undefined);
-        const ram = await this.#machine.prepareRam(event.blocks, { ignoreShared });
-        this.#options.prepared?.(ram);
-        await this.#channels?.start(ram.share(), this.#machine.besideDevices ?? [], this.#cutIsEnd);
-        if (this.#advised !== undefined) {
-          const advised = { ram, blocks: event.blocks, advised: this.#advised };
-          this.#postcopy = new PostcopyDestination(this.#postcopyParts(stream), advised);
-        }
-        return stream.setRamSink(this.#postcopy?.sink ?? ram);
-      }
-      case 'ram-batch':
-        this.#count(event.pages);
-        return await this.#machine.drain();
-      case 'multifd-flush':
-        return await this.#unlessFailed(this.#channels?.flushed());
-      case 'ram-eos':
-        return await this.#unlessFailed(this.#channels?.sectionEnded());
-      case 'section-end':
-        if (event.ramPages !== undefined) this.#count(event.ramPages);
-        return;
-      case 'package':
-        return await this.postcopy.run(event);
-      case 'device':
-        return await this.#machine.loadDevice(event.section, event.body);
-      case 'vfio':
-        await this.#machine.loadElement(event.section, event.element);
-        if (this.#settings.parameter('x-device-config-load') === 'serial') await this.#tasks.settled();
-        return;
-      case 'description':
-        return await this.#machine.describe(event.text);
-      default:
-        unreachable(event);
-    }
-  }
-
-  #postcopyParts(stream: IncomingStream): PostcopyDestinationParts {
-    return {
+    this.#loader = new StreamLoader({
       machine: this.#machine,
       settings: this.#settings,
       stream,
+      channels: this.#channels,
+      tasks: this.#tasks,
+      takesAnyMachine: this.#options.takesAnyMachine,
+      prepared: this.#options.prepared,
+      prepares: (device) => this.#agreement?.prepares(device) !== false,
       listener: this.#options.listener,
       preemptChannels: preemptChannels(this.#settings, this.#agreement),
       signal: this.#abort.signal,
@@ -388,89 +292,19 @@ export class IncomingMigration {
       waitsFor: (what) => {
         this.#waitsFor = what;
       },
-      loadDevice: (event) => this.#take(event, stream),
-      start: async () => {
-        await this.#tasks.settled();
-        await this.#machine.describe('');
-        await this.#adopt();
-      },
-      count: (pages) => this.#count(pages),
-    };
-  }
-
-  #count(pages: RamCounts): void {
-    this.#counts.normal = pages.normal;
-    this.#counts.zero = pages.zero;
-    this.#counts.xbzrle = pages.xbzrle;
-    this.#counts.xbzrleBytes = pages.xbzrleBytes;
-  }
-
-  async #command(command: Command, stream: IncomingStream): Promise<void> {
-    switch (command.name) {
-      case 'OPEN_RETURN_PATH':
-        stream.sourceListens = true;
-        this.#acks?.returnPathOpened();
-        return;
-      case 'PING':
-        if (!stream.sourceListens) throw unsupported('PING before OPEN_RETURN_PATH');
-        if (command.value === PING_LOAD_COST) return await this.#tellLoadCost(stream.channel);
-        // Our sources ask so whether all is loaded that stands before it.
-        await this.#tasks.settled();
-        if (command.value === PING_HELLO) await answer(stream.channel, { type: 'PONG', value: PONG_VMFERRY });
-        return await answer(stream.channel, { type: 'PONG', value: command.value });
-      case 'SWITCHOVER_START':
-        for (const { device, state } of this.#channels?.openStates() ?? []) this.#machine.loadBeside?.(device, state);
-        return;
-      case 'PACKAGED':
-        return;
-      case 'POSTCOPY_ADVISE':
-        if (!this.#settings.capability('postcopy-ram')) throw mismatch('capability postcopy-ram', 'off', 'on');
-        if (command.pageSizes === undefined) throw unsupported('postcopy of dirty bitmaps');
-        // 8.2 to 10.0 do not begin it, and those before go on meeting on channels that nobody uses any more.
-        if (this.#channels !== undefined && isVersionBefore(machineVersion(this.#machineType) ?? '8.2', '8.2'))
-          throw unsupported(`multifd with postcopy-ram from ${this.#machineType} (QEMU does it from 10.1 on)`);
-        this.#advised = command.pageSizes;
-        return;
-      case 'POSTCOPY_RAM_DISCARD':
-        return this.postcopy.discard(command);
-      case 'POSTCOPY_LISTEN':
-      case 'POSTCOPY_RUN':
-      case 'POSTCOPY_RESUME':
-      case 'RECV_BITMAP':
-        throw unsupported(`${command.name} outside of a package`);
-      case 'ENABLE_COLO':
-        throw unsupported('COLO');
-      default:
-        unreachable(command);
-    }
-  }
-
-  /** Beside the stream: a device that is at work answers when it is through. Whoever cannot be told, or cannot tell, is noticed elsewhere. */
-  async #tellLoadCost(channel: Channel): Promise<void> {
-    // One at a time: a source that asks and asks is not read any further.
-    await this.#loadCostTold;
-    const tell = async () => {
-      const cost = await this.#machine.loadCost?.(this.#loadOrder);
-      const words = cost === undefined ? [] : loadCostWords(cost);
-      for (const value of [...words, PING_LOAD_COST]) await answer(channel, { type: 'PONG', value });
-    };
-    this.#loadCostTold = tell().catch(() => {});
-  }
-
-  /** In which devices are loaded. With parallel channels `serial` is their configurations only. */
-  get #loadOrder(): LoadOrder {
-    const order = this.#settings.parameter('x-device-config-load');
-    return order === 'serial' && !this.#settings.capability('multifd') ? 'in line' : order;
-  }
-
-  #switchoverAcks(machineType: string, channel: Channel): SwitchoverAcks {
-    return new SwitchoverAcks({
-      legacy: this.#settings.dialect(machineType).switchoverAckLegacy,
-      expected: this.#settings.capability('switchover-ack'),
-      devices: (this.#machine.switchoverAckNeeded ?? []).filter((one) => this.#agreement?.prepares(one) !== false),
-      // Whoever cannot be told is gone, which is noticed elsewhere.
-      acknowledge: () => void answer(channel, { type: 'SWITCHOVER_ACK' }).catch(() => {}),
+      adopt: () => this.#adopt(),
     });
+    const described = await this.#loader.load();
+    if (!described && !this.#committed) await this.#machine.describe('');
+  }
+
+  get #postcopy(): PostcopyDestination | undefined {
+    return this.#loader?.postcopy;
+  }
+
+  /** In which devices are loaded. */
+  get #loadOrder(): LoadOrder {
+    return loadOrderOf(this.#settings);
   }
 
   /** The machine is here. */

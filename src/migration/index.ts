@@ -11,5 +11,6 @@ export * from './host.ts';
 export { connector, dialer, listenAt, requireConnections, requirePlaceForTls } from './many-connections.ts';
 export * from './objects.ts';
 export { type Route, routeTo } from './postcopy/source/route.ts';
-export { hasReturnPath, OutgoingMigration, type OutgoingObserver, type OutgoingResult } from './source/outgoing.ts';
+export { hasReturnPath } from './source/has-return-path.ts';
+export { OutgoingMigration, type OutgoingObserver, type OutgoingResult } from './source/outgoing.ts';
 export * from './vm-host.ts';

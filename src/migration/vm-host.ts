@@ -11,7 +11,8 @@ import type { Host, HostEvent, HostStatus, MigrationInfo, MigrationStatus, Migra
 import { connector, dialer, listenAt, requireConnections, requirePlaceForTls } from './many-connections.ts';
 import { Objects } from './objects.ts';
 import { routeTo } from './postcopy/source/route.ts';
-import { hasReturnPath, OutgoingMigration, type OutgoingResult } from './source/outgoing.ts';
+import { hasReturnPath } from './source/has-return-path.ts';
+import { OutgoingMigration, type OutgoingResult } from './source/outgoing.ts';
 
 /** A machine that runs here: it can leave, and it can arrive. */
 export interface HostedMachine extends SourceMachine, DestinationMachine {

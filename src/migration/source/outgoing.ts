@@ -1,9 +1,8 @@
 import { asError, explain, nowMs, StateMachine } from '../../base/index.ts';
 import { type ChannelInfo, prepareThreads, type ThreadKind } from '../../dataplane/index.ts';
 import type { LoadCost, RunState, SourceMachine } from '../../machine/index.ts';
-import { type CompatProfile, type SettingsView, type TimedWait, WAITS } from '../../settings/index.ts';
-import type { Address, Channel } from '../../transport/index.ts';
-import { inTime } from '../deadline.ts';
+import { type CompatProfile, type SettingsView, WAITS } from '../../settings/index.ts';
+import type { Channel } from '../../transport/index.ts';
 import { isNeverStarted, MigrationError, unsupported, wrongState } from '../errors.ts';
 import { type Agreement, agreedInfo, agreedSettings, preemptChannels } from '../handshake/agreement.ts';
 import { shakeHandsAsSource } from '../handshake/ends.ts';
@@ -23,6 +22,7 @@ import { StreamWriter } from './stream-writer.ts';
 import { type Confirmation, handOver, switchOver } from './switchover.ts';
 import { SwitchoverAcks } from './switchover-acks.ts';
 import { SwitchoverCosts } from './switchover-costs.ts';
+import { SourceWaits } from './waits.ts';
 
 export interface OutgoingObserver {
   status?(status: MigrationStatus): void;
@@ -82,16 +82,15 @@ export class OutgoingMigration {
   readonly #state: StateMachine<MigrationStatus>;
   readonly #statistics: Statistics;
   readonly #abort = new AbortController();
+  readonly #waits: SourceWaits;
   #links: Links | undefined;
   #stalls: StallWatch | undefined;
   #failure: Error | undefined;
   #committed = false;
   /** The state that the switchover found the machine in; a failure gives it back. */
   #stoppedFrom: RunState | undefined;
-  #continue: (() => void) | undefined;
   #postcopyWanted = false;
   #postcopy: PostcopySource | undefined;
-  #waitingFor: string | undefined;
 
   constructor(options: OutgoingOptions) {
     this.#options = options;
@@ -99,6 +98,12 @@ export class OutgoingMigration {
     this.#settings = options.settings;
     this.#observer = options.observer ?? {};
     this.#state = new StateMachine<MigrationStatus>('none', OUTGOING_ARCS, ({ to }) => this.#observer.status?.(to));
+    this.#waits = new SourceWaits({
+      settings: () => this.#settings,
+      signal: this.#abort.signal,
+      status: () => this.status,
+      move: (status) => this.#state.move(status),
+    });
     this.#statistics = new Statistics(
       this.#machine.targetPageSize,
       this.#machine.ram.reduce((sum, block) => sum + block.usedLength, 0),
@@ -121,7 +126,7 @@ export class OutgoingMigration {
     if (error !== undefined) info['error-desc'] = explain(error);
     const stalls = this.#postcopy?.stalls ?? this.#stalls;
     const beside = this.#statistics.endMs === undefined ? (stalls?.waitingFor ?? this.#machine.waitingFor) : undefined;
-    const waitingFor = this.#waitingFor ?? beside;
+    const waitingFor = this.#waits.what ?? beside;
     if (waitingFor !== undefined) info['x-waiting-for'] = waitingFor;
     return info;
   }
@@ -161,10 +166,7 @@ export class OutgoingMigration {
 
   /** Ends the wait of pause-before-switchover. */
   continue(): void {
-    if (this.#continue === undefined) {
-      throw wrongState(this.status, `the migration does not wait for anyone: its state is ${this.status}`);
-    }
-    this.#continue();
+    this.#waits.continue();
   }
 
   /** Runs the migration to its end; never throws. */
@@ -197,10 +199,10 @@ export class OutgoingMigration {
     const { dial } = this.#options;
     // Before anybody is asked to take a connection.
     this.#moreChannels();
-    this.#waitingFor = WAITS.connection.what;
+    this.#waits.what = WAITS.connection.what;
     const main = await this.#options.connect(this.#abort.signal);
     if (this.#settings.capability('x-vmferry-handshake')) await this.#shakeHands(main);
-    this.#waitingFor = undefined;
+    this.#waits.what = undefined;
     const run = this.#begin(main);
     const more = this.#moreChannels();
     if (this.#settings.capability('postcopy-ram')) requirePostcopy(run, dial);
@@ -223,7 +225,7 @@ export class OutgoingMigration {
   }
 
   async #shakeHands(main: Channel): Promise<void> {
-    this.#waitingFor = WAITS.handshake.what;
+    this.#waits.what = WAITS.handshake.what;
     if (!this.#options.returnPath(main)) {
       const error = unsupported('x-vmferry-handshake over a channel on which nobody can answer');
       main.destroy(error);
@@ -278,9 +280,9 @@ export class OutgoingMigration {
       lost: (error) => this.#lost(error),
       status: () => this.status,
       move: (status) => this.#state.move(status),
-      wait: (promise, wait) => this.#wait(promise, wait),
+      wait: (promise, wait) => this.#waits.inTime(promise, wait),
       waitsFor: (what) => {
-        this.#waitingFor = what;
+        this.#waits.what = what;
       },
       postcopyWanted: () => this.#postcopyWanted,
       passed: () => this.#observer.pass?.(this.#statistics.syncCount),
@@ -290,7 +292,7 @@ export class OutgoingMigration {
       stopped: () => {
         if (this.#stoppedFrom === 'running') this.#observer.stopped?.();
       },
-      pause: () => this.#pause(),
+      pause: () => this.#waits.pause(),
       commit: () => {
         this.#committed = this.#options.inert !== true;
       },
@@ -311,32 +313,6 @@ export class OutgoingMigration {
     const acks = new SwitchoverAcks({ legacy, iterables, peer: () => returnPath.peer, agreed, timeoutMs });
     returnPath.switchoverAcked = () => acks.acked();
     return acks;
-  }
-
-  async #pause(): Promise<void> {
-    const released = new Promise<void>((resolve, reject) => {
-      this.#continue = resolve;
-      this.#abort.signal.addEventListener('abort', () => reject(asError(this.#abort.signal.reason)), { once: true });
-    });
-    this.#waitingFor = WAITS.person.what;
-    this.#state.move('pre-switchover');
-    try {
-      await released;
-    } finally {
-      this.#continue = undefined;
-      this.#waitingFor = undefined;
-    }
-  }
-
-  async #wait<T>(promise: Promise<T>, wait: TimedWait): Promise<T> {
-    const { what } = WAITS[wait];
-    this.#waitingFor = what;
-    try {
-      return await inTime(promise, wait, this.#settings);
-    } finally {
-      // By then something else may be waited for.
-      if (this.#waitingFor === what) this.#waitingFor = undefined;
-    }
   }
 
   #check(): void {
@@ -360,7 +336,7 @@ export class OutgoingMigration {
 
   async #giveUp(): Promise<OutgoingResult> {
     let error = this.#failure!;
-    this.#waitingFor = undefined;
+    this.#waits.what = undefined;
     this.#statistics.endMs = nowMs();
     this.#links?.destroy(error);
     await this.#links?.closed();
@@ -401,24 +377,6 @@ export class OutgoingMigration {
   /** Whether the machine was left stopped after the commit point. */
   get unconfirmed(): boolean {
     return this.#failure instanceof MigrationError && this.#failure.code === 'MIGRATION_UNCONFIRMED';
-  }
-}
-
-/**
- * Sockets always carry a return path: without it the source cannot know whether the guest has arrived (qemu-wire 2.3). A command's
- * output is read only if the operator says that something answers there (capability return-path); a file never answers.
- */
-export function hasReturnPath(address: Address, channel: Channel, settings: SettingsView): boolean {
-  switch (address.kind) {
-    case 'tcp':
-    case 'unix':
-      return true;
-    case 'fd':
-      return channel.duplex;
-    case 'exec':
-      return channel.duplex && settings.capability('return-path');
-    case 'file':
-      return false;
   }
 }
 

@@ -66,8 +66,8 @@ const SCENARIOS: readonly Scenario[] = [
     title: 'pages sent again travel as differences until the guest runs at the destination, and whole after that',
     roles: ['reference', 'destination'],
     capabilities: [...POSTCOPY.capabilities, 'xbzrle'],
-    // A cache for a quarter of its pages: with differences alone a round would take no time, and a guest that rests would have arrived by precopy.
-    parameters: { ...SLOWLY, 'xbzrle-cache-size': 16 * 1024 * 1024 },
+    // So slow that a round takes longer than the guest rests even where all pages travel as differences: else it could arrive by precopy.
+    parameters: { ...SLOWLY, 'max-bandwidth': 5_000_000, 'downtime-limit': 0, 'xbzrle-cache-size': 128 * 1024 * 1024 },
     steps: [{ waitDifferences: true }, { act: 'start-postcopy' }, { wait: 'postcopy-active' }, AT_FULL_SPEED],
     proof(info) {
       sentAfterwards(info);

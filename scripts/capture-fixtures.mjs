@@ -4,19 +4,16 @@
 //
 // Each variable names a qemu-system-x86_64 of that version; a missing one leaves its fixtures as they are. Nothing is stripped from
 // the bytes. Guests run under TCG; listeners are unix sockets in a temporary folder.
-import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
+import { binaryOf, FIRMWARE, readProvenance, UUID, VERSIONS, Vm, within, writeProvenance } from './capture-vm.mjs';
 
 const FOLDER = join(dirname(dirname(fileURLToPath(import.meta.url))), 'test', 'fixtures', 'streams');
-const VERSIONS = ['7.2', '10.0', '11.1'];
-const DEADLINE_MS = 60_000;
 
 const PC = ['-machine', 'pc-i440fx-7.2', '-m', '16'];
 const DEVICES = [
@@ -42,15 +39,6 @@ const SHARED_MEMORY = [
   '-machine',
   'memory-backend=mem0',
 ];
-const UUID = '5c7e0f1a-8d2b-4c3e-9f60-718293a4b5c6';
-
-/**
- * Firmware of all guests, instead of real ones that would only add bulk: from the reset vector straight into a loop in real mode that
- * increments one word in each page from 128 KiB to 512 KiB, again and again, with a delay after each (a few ms under TCG).
- */
-const FIRMWARE = Buffer.alloc(64 * 1024);
-Buffer.from('b800208ed8ff060000ba140031c9e2fe4a75f90500013d008072e8ebe3', 'hex').copy(FIRMWARE);
-Buffer.from('ea000000f0', 'hex').copy(FIRMWARE, 0xfff0);
 
 /** `capture(vm)` returns the bytes by file name suffix ('' = the main stream). `only`: versions; all by default. */
 const SCENARIOS = [
@@ -100,66 +88,6 @@ const SCENARIOS = [
     capture: (vm) => toFile(vm, 0),
   },
 ];
-
-class Vm {
-  constructor(version, binary, args, folder) {
-    this.version = version;
-    this.binary = binary;
-    this.args = args;
-    this.folder = folder;
-    this.replies = [];
-    this.events = [];
-    this.errors = '';
-    this.process = spawn(binary, [...args, '-qmp', 'stdio'], { stdio: ['pipe', 'pipe', 'pipe'] });
-    this.exited = new Promise((resolve) => this.process.once('exit', resolve));
-    this.process.stdin.on('error', () => {});
-    this.process.stderr.on('data', (data) => {
-      this.errors += data;
-    });
-    createInterface(this.process.stdout).on('line', (line) => {
-      const message = JSON.parse(line);
-      if ('return' in message || 'error' in message) this.replies.shift()?.(message);
-    });
-  }
-
-  async qmp(execute, args = {}) {
-    const reply = await within(
-      `${execute} in ${this.args.join(' ')}: ${this.errors}`,
-      Promise.race([
-        new Promise((resolve) => {
-          this.replies.push(resolve);
-          this.process.stdin.write(JSON.stringify({ execute, arguments: args }) + '\n');
-        }),
-        this.exited.then(() => ({ error: { desc: `QEMU is gone: ${this.errors}` } })),
-      ]),
-    );
-    if (reply.error) throw new Error(`${execute}: ${reply.error.desc}`);
-    return reply.return;
-  }
-
-  async setUp(capabilities) {
-    await this.qmp('qmp_capabilities');
-    const list = capabilities.map((capability) => ({ capability, state: true }));
-    await this.qmp('migrate-set-capabilities', { capabilities: list });
-  }
-
-  /** Polls: QMP has no call that waits. */
-  async status(...wanted) {
-    const untilMs = Date.now() + DEADLINE_MS;
-    for (;;) {
-      const { status, 'error-desc': reason } = await this.qmp('query-migrate');
-      if (wanted.includes(status)) return;
-      if (status === 'failed' || Date.now() > untilMs)
-        throw new Error(`migration is ${status}, not ${wanted}: ${reason}`);
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
-  }
-
-  async quit() {
-    this.process.kill('SIGKILL');
-    await this.exited;
-  }
-}
 
 async function toPipe(vm) {
   const path = join(vm.folder, 'stream');
@@ -317,22 +245,14 @@ async function rounds(vm, count) {
   }
 }
 
-function within(what, promise) {
-  let timer;
-  const deadline = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`no end of ${what}`)), DEADLINE_MS);
-  });
-  return Promise.race([promise, deadline]).finally(() => clearTimeout(timer));
-}
-
 mkdirSync(FOLDER, { recursive: true });
 const provenanceFile = join(FOLDER, 'provenance.json');
-const provenance = existsSync(provenanceFile) ? JSON.parse(readFileSync(provenanceFile, 'utf8')) : {};
+const provenance = readProvenance(provenanceFile);
 const prefixes = process.argv.slice(2);
 for (const version of VERSIONS) {
-  const binary = process.env[`VMFERRY_QEMU_${version.replace('.', '_')}`];
+  const { variable, binary } = binaryOf(version);
   if (binary === undefined) {
-    console.log(`VMFERRY_QEMU_${version.replace('.', '_')} is not set: fixtures of ${version} stay as they are`);
+    console.log(`${variable} is not set: fixtures of ${version} stay as they are`);
     continue;
   }
   for (const scenario of SCENARIOS) {
@@ -342,8 +262,7 @@ for (const version of VERSIONS) {
     await captureOne(name, scenario, version, binary);
   }
 }
-const sorted = Object.fromEntries(Object.entries(provenance).sort(([a], [b]) => (a < b ? -1 : 1)));
-writeFileSync(provenanceFile, JSON.stringify(sorted, null, 2) + '\n');
+writeProvenance(provenanceFile, provenance);
 
 async function captureOne(name, scenario, version, binary) {
   const folder = mkdtempSync(join(tmpdir(), 'vmferry-capture-'));
@@ -354,15 +273,14 @@ async function captureOne(name, scenario, version, binary) {
   const vm = new Vm(version, binary, args, folder);
   try {
     await vm.setUp(scenario.capabilities ?? []);
-    const { qemu, package: distribution } = await vm.qmp('query-version');
+    const facts = await vm.versionFacts();
     const captured = await scenario.capture(vm);
     for (const [suffix, bytes] of Object.entries(captured)) {
       const file = `${name}${suffix}.bin.gz`;
       const packed = gzipSync(bytes, { level: 9 });
       writeFileSync(join(FOLDER, file), packed);
       provenance[file] = {
-        qemu: `${qemu.major}.${qemu.minor}.${qemu.micro}`,
-        package: distribution,
+        ...facts,
         command: ['qemu-system-x86_64', ...args].join(' ').replaceAll(folder, '$DIR'),
         capabilities: scenario.capabilities ?? [],
         bytes: bytes.length,

@@ -241,15 +241,20 @@ export class Arrivals {
   }
 }
 
-/** The first bytes of somebody who has come; fewer than enough if no more come in time. Then the connection is destroyed. */
+/** The first bytes of somebody who has come; none if there are not enough in time: whoever says so little is a stranger, and the connection is destroyed. */
 export async function firstBytesOf(
   connection: Connection,
   enough: (bytes: Buffer) => boolean,
   settings: SettingsView,
 ): Promise<Buffer> {
-  const timer = setTimeout(() => connection.destroy(), settings.parameter(WAITS.introduction.deadline));
+  let late = false;
+  const timer = setTimeout(() => {
+    late = true;
+    connection.destroy();
+  }, settings.parameter(WAITS.introduction.deadline));
   try {
-    return await connection.firstBytes(enough);
+    const bytes = await connection.firstBytes(enough);
+    return late ? bytes.subarray(0, 0) : bytes;
   } finally {
     clearTimeout(timer);
   }

@@ -13,9 +13,14 @@ const MIB = 1024 * 1024;
 type Values = Parameters<Settings['setParameters']>[0];
 
 /** Three devices, the second of which takes longest to load. */
-async function moved(t: Parameters<typeof vfPair>[0], multifd: boolean, values: Values): Promise<MachineWithVfs> {
+async function moved(
+  t: Parameters<typeof vfPair>[0],
+  multifd: boolean,
+  values: Values,
+  slowest = 20e6,
+): Promise<MachineWithVfs> {
   const [first, second, third] = busyVfs(3, { precopy: false, 'config-load-ms': 30 });
-  const vfs = [first!, { ...second!, 'load-bandwidth': 20e6 }, third!];
+  const vfs = [first!, { ...second!, 'load-bandwidth': slowest }, third!];
   const { source, destination } = await vfPair(t, { vfs, workload: { ram: 4 * MIB, dirtyRate: 1e6 } });
   const settings = testSettings((one) => {
     one.setCapabilities([{ capability: 'multifd', state: multifd }]);
@@ -37,7 +42,7 @@ for (const multifd of [true, false]) {
   const where = multifd ? 'on channels' : 'in the stream';
 
   test(`${where}, parallel: a device's configuration waits for its own state only`, async (t) => {
-    const reports = await (await moved(t, multifd, {})).machine.reports();
+    const reports = await (await moved(t, multifd, {}, 4e6)).machine.reports();
     const [first, second, third] = reports as [DeviceReport, DeviceReport, DeviceReport];
     for (const one of reports) assert.ok(span(one, 'config').startMs >= span(one, 'load').endMs);
     // On one channel configurations stand behind the state of all devices, but are loaded while a slow one still takes its own.

@@ -1,6 +1,6 @@
 /**
  * How the machine type decides the dialect. QEMU keeps each machine type speaking as the version it is named for by
- * properties of its `migration` object; this is their table (qemu-wire 10.1, 10.2). Between 5.2 and 7.2 there is none, so
+ * properties of its `migration` object; this is their table from 5.2 on (qemu-wire 10.1, 10.2). Between 5.2 and 7.2 there is none, so
  * those are one dialect. Nothing else in vmferry asks how old a machine type is.
  */
 import { settingsError } from './errors.ts';
@@ -20,27 +20,6 @@ interface CompatProperty<Value> {
 const property = <Value>(declaration: CompatProperty<Value>): CompatProperty<Value> => declaration;
 
 export const COMPAT_PROPERTIES = {
-  sendConfiguration: property<boolean>({
-    property: 'send-configuration',
-    upTo: '2.3',
-    old: false,
-    modern: true,
-    doc: 'The stream begins with a configuration section.',
-  }),
-  sendSectionFooter: property<boolean>({
-    property: 'send-section-footer',
-    upTo: '2.3',
-    old: false,
-    modern: true,
-    doc: 'Every section ends with a footer.',
-  }),
-  storeGlobalState: property<boolean>({
-    property: 'store-global-state',
-    upTo: '2.3',
-    old: false,
-    modern: true,
-    doc: 'The run state is sent in a section globalstate.',
-  }),
   preemptPre72: property<boolean>({
     property: 'x-preempt-pre-7-2',
     upTo: '7.2',

@@ -13,9 +13,6 @@ import {
 } from '../../src/settings/index.ts';
 
 const MODERN: CompatProfile = {
-  sendConfiguration: true,
-  sendSectionFooter: true,
-  storeGlobalState: true,
   preemptPre72: false,
   multifdFlushAfterEachSection: false,
   zeroPageDetection: 'multifd',
@@ -67,16 +64,6 @@ for (const [machine, difference] of DIALECTS) {
     assert.deepEqual(compatProfile(machine), { ...MODERN, ...difference });
   });
 }
-
-test('the last property to change is that of 2.3', () => {
-  assert.deepEqual(compatProfile('pc-i440fx-2.3'), {
-    ...MODERN,
-    ...EARLY_PREEMPT,
-    sendConfiguration: false,
-    sendSectionFooter: false,
-    storeGlobalState: false,
-  });
-});
 
 test('a property set by hand wins', () => {
   assert.equal(compatProfile('pc-q35-7.2', { sendSwitchoverStart: true }).sendSwitchoverStart, true);

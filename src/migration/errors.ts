@@ -8,6 +8,10 @@ export type MigrationFault =
   | { readonly code: 'MIGRATION_PEER_FAILED'; readonly value: number }
   /** The peer or the link went away. */
   | { readonly code: 'MIGRATION_PEER_GONE'; readonly phase: string }
+  /** The peer went away before anything of the guest was through: the two ends may be set up differently; the cause is what was seen of it. */
+  | { readonly code: 'MIGRATION_LEFT_EARLY'; readonly who: 'source' | 'destination' }
+  /** The destination took the main channel, and not this one. */
+  | { readonly code: 'MIGRATION_CHANNEL_NOT_TAKEN'; readonly channel: string }
   /**
    * The source has handed the machine over and then lost sight of the destination: the guest may run there. It is left
    * stopped here, and a person (or `vmferry migrate`, which sees both ends) decides.

@@ -150,6 +150,7 @@ export const WAITS = {
     phase: 'postcopy-device, postcopy-recover',
     what: 'the preempt channel',
     deadline: 'x-arrival-timeout',
+    hint: 'is postcopy-preempt on at the source?',
     after: 'the migration fails; a postcopy pauses',
   },
   stream: {

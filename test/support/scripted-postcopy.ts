@@ -18,6 +18,8 @@ import {
 import { nextEvent } from './scripted-destination.ts';
 
 const PAGE = 4096;
+/** The first of a source. */
+const PING_SETUP = 1;
 
 /** Memory of all blocks, which pages have come since they were dropped, and in which order. */
 export class PageLog implements RamSink {
@@ -81,9 +83,12 @@ export class ScriptedPostcopy {
   #input: StreamInput;
   readonly #parser: StreamParser;
   #said: Promise<void> = Promise.resolve();
+  readonly #greets: boolean;
 
-  constructor(channel: Channel) {
+  /** `greets`: answers the first PING, as any destination that reads; all other answers are the script's. */
+  constructor(channel: Channel, { greets = true } = {}) {
     this.channel = channel;
+    this.#greets = greets;
     this.#input = new StreamInput(channel.label);
     this.#parser = new StreamParser(this.#input.reader);
   }
@@ -147,6 +152,8 @@ export class ScriptedPostcopy {
       const { command } = event;
       if (command.name === 'POSTCOPY_RAM_DISCARD') this.pages.discard(command);
       this.seen.push(command.name === 'PING' ? `PING ${command.value}` : command.name);
+      if (this.#greets && command.name === 'PING' && command.value === PING_SETUP)
+        this.#said = this.say({ type: 'PONG', value: PING_SETUP });
     } else if (event.kind === 'section-begin') {
       this.seen.push(`${event.section.idstr} ${event.section.kind}`);
     } else if (event.kind === 'device' || event.kind === 'eof') {

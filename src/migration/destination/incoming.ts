@@ -4,6 +4,7 @@ import type { DestinationMachine, IncomingRam, LoadOrder } from '../../machine/i
 import { type SettingsView, WAITS } from '../../settings/index.ts';
 import type { Channel } from '../../transport/index.ts';
 import { MigrationError, wrongState } from '../errors.ts';
+import { leftEarly } from '../gave-up.ts';
 import { type Agreement, agreedInfo, agreedSettings, preemptChannels } from '../handshake/agreement.ts';
 import { shakeHandsAsDestination } from '../handshake/ends.ts';
 import type { MigrationInfo, MigrationStatus } from '../host.ts';
@@ -21,6 +22,9 @@ import { type Arrived, loadOrderOf, NOTHING, StreamLoader } from './stream-loade
 
 /** Of a VM that was given none: what QEMU's channels announce then. */
 const NO_UUID = new Uint8Array(16);
+
+/** A source that leaves before it has sent more has not found here what it wants; some pages may have come all the same. */
+const BEGINNING_BYTES = 1024 * 1024;
 
 export interface IncomingObserver {
   status?(status: MigrationStatus): void;
@@ -322,6 +326,7 @@ export class IncomingMigration {
   }
 
   async #giveUp(): Promise<IncomingResult> {
+    if (this.progress().bytes < BEGINNING_BYTES) this.#failure = leftEarly(this.#failure!, 'source', this.#settings);
     const error = this.#failure!;
     const stream = this.#stream;
     this.#endMs = nowMs();

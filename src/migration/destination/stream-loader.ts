@@ -1,6 +1,6 @@
 import { unreachable } from '../../base/index.ts';
 import type { DestinationMachine, IncomingRam, LoadOrder, SectionName } from '../../machine/index.ts';
-import { isVersionBefore, machineVersion, type SettingsView } from '../../settings/index.ts';
+import { CAPABILITIES, isKnownTo, isVersionBefore, machineVersion, type SettingsView } from '../../settings/index.ts';
 import type { Command, RamCounts, StreamEvent } from '../../wire/index.ts';
 import { unlessAborted } from '../deadline.ts';
 import { mismatch, unsupported, wrongState } from '../errors.ts';
@@ -207,8 +207,8 @@ export class StreamLoader {
       case 'PACKAGED':
         return;
       case 'POSTCOPY_ADVISE':
+        if (command.pageSizes === undefined) throw unsupported('capability dirty-bitmaps');
         if (!settings.capability('postcopy-ram')) throw mismatch('capability postcopy-ram', 'off', 'on');
-        if (command.pageSizes === undefined) throw unsupported('postcopy of dirty bitmaps');
         // 8.2 to 10.0 do not begin it, and those before go on meeting on channels that nobody uses any more.
         if (channels !== undefined && isVersionBefore(machineVersion(this.#machineType) ?? '8.2', '8.2'))
           throw unsupported(`multifd with postcopy-ram from ${this.#machineType} (QEMU does it from 10.1 on)`);
@@ -222,7 +222,7 @@ export class StreamLoader {
       case 'RECV_BITMAP':
         throw unsupported(`${command.name} outside of a package`);
       case 'ENABLE_COLO':
-        throw unsupported('COLO');
+        throw unsupported('capability x-colo');
       default:
         unreachable(command);
     }
@@ -247,7 +247,8 @@ export class StreamLoader {
     const { channel } = stream;
     return new SwitchoverAcks({
       legacy: settings.dialect(machineType).switchoverAckLegacy,
-      expected: settings.capability('switchover-ack'),
+      // Whoever knows the capability may wait for a word though it is off here, and does not mind one that it does not wait for.
+      expected: settings.capability('switchover-ack') || isKnownTo(machineType, CAPABILITIES['switchover-ack']),
       devices: (machine.switchoverAckNeeded ?? []).filter(prepares),
       // Whoever cannot be told is gone, which is noticed elsewhere.
       acknowledge: () => void answer(channel, { type: 'SWITCHOVER_ACK' }).catch(() => {}),

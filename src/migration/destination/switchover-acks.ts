@@ -3,7 +3,7 @@ import type { SectionName } from '../../machine/index.ts';
 export interface SwitchoverAcksOptions {
   /** Property switchover-ack-legacy of the stream's machine type. */
   readonly legacy: boolean;
-  /** Capability switchover-ack is on here. */
+  /** The source may wait for a word even if no device wants to be waited for. */
   readonly expected: boolean;
   /** Devices that want to be waited for until their initial data is loaded. */
   readonly devices: readonly SectionName[];

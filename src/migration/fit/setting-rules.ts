@@ -40,7 +40,7 @@ function judgeCapability(
       if (here && there === undefined)
         return fail(`${name} is on at the source, and ${programOf(destination, 'the destination')} does not know it`);
       if (here) return fail(`${name} is on at the source only`);
-      return ends === 'same' ? onlyThere(name, destination) : undefined;
+      return ends === 'same' ? onlyThere(name, source, destination) : undefined;
     case 'offered':
     case 'destination':
     case 'both or none':
@@ -52,10 +52,11 @@ function judgeCapability(
   }
 }
 
-/** A preempt channel that never comes: before 8.0 it was awaited with the main channel, later not at all in a precopy. */
-function onlyThere(name: string, { program }: EndFacts): Judgement {
+/** A preempt channel that never comes: before 8.0 it is awaited with the main channel, later in a postcopy only. */
+function onlyThere(name: string, { capabilities }: EndFacts, { program }: EndFacts): Judgement {
   const reason = `${name} is on at the destination only`;
-  const harmless = name === 'postcopy-preempt' && program !== undefined && !isVersionBefore(program.version, '8.0');
+  const isLater = program !== undefined && !isVersionBefore(program.version, '8.0');
+  const harmless = name === 'postcopy-preempt' && isLater && capabilities?.['postcopy-ram'] !== true;
   return harmless ? warn(`${reason}: it will not be used`) : fail(reason);
 }
 

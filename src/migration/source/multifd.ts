@@ -3,9 +3,9 @@ import { announceChannel, CopyChannels, type PageChannels, SendChannels } from '
 import type { SharedRam } from '../../machine/index.ts';
 import { closeLine, type Line } from '../../native/index.ts';
 import type { CompatProfile, SettingsView } from '../../settings/index.ts';
-import { type Connection, isTransportError } from '../../transport/index.ts';
+import type { Connection } from '../../transport/index.ts';
 import { unlessAborted } from '../deadline.ts';
-import { MigrationError } from '../errors.ts';
+import { notTaken } from '../gave-up.ts';
 import { pageCompression } from '../page-compression.ts';
 import { besideState } from './beside.ts';
 import { type Dial, dialAll } from './dial-all.ts';
@@ -19,6 +19,9 @@ export type CopyTo = () => Promise<SharedRam>;
 
 /** How there can be more channels than one. */
 export type MoreChannels = { readonly dial: Dial } | { readonly copyTo: CopyTo };
+
+/** What its channels depend on. */
+const MULTIFD = 'are multifd and multifd-channels';
 
 /** Who looks for zero pages, and how they are told. */
 export type ZeroPages = 'none' | 'legacy' | 'multifd';
@@ -69,7 +72,7 @@ export async function openCopies(
 
 async function dialChannels(dial: Dial, count: number, uuid: Uint8Array | undefined, signal: AbortSignal) {
   return await dialAll({
-    dial: (role, either) => dial(role, either).catch((thrown) => Promise.reject(notTaken(role, thrown))),
+    dial: (role, either) => dial(role, either).catch((thrown) => Promise.reject(notTaken(role, MULTIFD, thrown))),
     roles: Array.from({ length: count }, (_, channel) => `multifd ${channel}`),
     signal,
     take: (connection, channel) => {
@@ -79,13 +82,6 @@ async function dialChannels(dial: Dial, count: number, uuid: Uint8Array | undefi
     },
     drop: closeLine,
   });
-}
-
-/** The main channel was taken a moment before. */
-function notTaken(name: string, thrown: unknown): unknown {
-  if (!isTransportError(thrown) || thrown.code !== 'TRANSPORT_REFUSED') return thrown;
-  const message = `${name}: the destination does not take this channel: are multifd and multifd-channels the same there?`;
-  return new MigrationError({ code: 'MIGRATION_PEER_GONE', phase: name }, message, thrown);
 }
 
 function lineOf(connection: Connection): Line {

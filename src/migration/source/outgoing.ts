@@ -4,6 +4,7 @@ import type { LoadCost, RunState, SourceMachine } from '../../machine/index.ts';
 import { type CompatProfile, type SettingsView, WAITS } from '../../settings/index.ts';
 import type { Channel } from '../../transport/index.ts';
 import { isNeverStarted, MigrationError, unsupported, wrongState } from '../errors.ts';
+import { leftEarly } from '../gave-up.ts';
 import { type Agreement, agreedInfo, agreedSettings, preemptChannels } from '../handshake/agreement.ts';
 import { shakeHandsAsSource } from '../handshake/ends.ts';
 import type { MigrationInfo, MigrationStatus } from '../host.ts';
@@ -335,6 +336,7 @@ export class OutgoingMigration {
   }
 
   async #giveUp(): Promise<OutgoingResult> {
+    if (this.#isBeginning) this.#failure = leftEarly(this.#failure!, 'destination', this.#settings);
     let error = this.#failure!;
     this.#waits.what = undefined;
     this.#statistics.endMs = nowMs();
@@ -372,6 +374,14 @@ export class OutgoingMigration {
     }
     this.#state.move(status);
     return { status, info: this.info(), error };
+  }
+
+  /** The first round, or the destination has not said a word yet; and nobody has compared the two ends. */
+  get #isBeginning(): boolean {
+    if (this.#settings.capability('x-vmferry-handshake')) return false;
+    const returnPath = this.#links?.returnPath;
+    const isSilent = returnPath !== undefined && returnPath.peer === undefined;
+    return isSilent || (this.#statistics.syncCount <= 1 && this.#statistics.stopMs === undefined);
   }
 
   /** Whether the machine was left stopped after the commit point. */

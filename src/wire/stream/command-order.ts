@@ -63,7 +63,7 @@ export class CommandOrder {
         this.#switchoverStarted = true;
         return;
       case 'ENABLE_COLO':
-        throw unsupported(reader, at, 'command ENABLE_COLO', 'COLO', 'ENABLE_COLO');
+        throw unsupported(reader, at, 'command ENABLE_COLO', 'capability x-colo', 'ENABLE_COLO');
       case 'RECV_BITMAP':
         from('paused');
         return;

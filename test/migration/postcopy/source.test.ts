@@ -49,6 +49,8 @@ interface PlayOptions {
   /** Postcopy is asked for before the migration begins; default true. */
   readonly atOnce?: boolean;
   readonly cut?: MemoryCut;
+  /** The destination answers the first PING by itself; default true. */
+  readonly greets?: boolean;
 }
 
 const POSTCOPY = [{ capability: 'postcopy-ram', state: true }] as const;
@@ -79,7 +81,7 @@ async function play(t: After, options: PlayOptions = {}): Promise<Play> {
     },
   });
   if (options.atOnce !== false) migration.startPostcopy();
-  const peer = new ScriptedPostcopy(theirs);
+  const peer = new ScriptedPostcopy(theirs, { greets: options.greets ?? true });
   const reaches = (state: MigrationStatus, again?: 'again') =>
     new Promise<void>((resolve) => {
       if (states.at(-1) === state && again === undefined) resolve();
@@ -196,7 +198,6 @@ test('precopy for a while: only what is dirty then is discarded and sent again',
 test('postcopy that is never asked for is a precopy', async (t) => {
   const one = await play(t, { atOnce: false });
   await one.peer.until(({ kind }) => kind === 'section-begin');
-  await one.peer.say({ type: 'PONG', value: 1 });
   const event = await one.peer.until(
     (event) => event.kind === 'command' && event.command.name === 'PING' && event.command.value !== 1,
   );
@@ -264,6 +265,7 @@ for (const version of ['7.2', '10.0'] as const) {
         s.setCapabilities(PREEMPT);
         CRAWL(s);
       },
+      greets: early,
     });
     await one.peer.until(({ kind }) => kind === 'ram-blocks');
     assert.equal(one.urgent.length, early ? 1 : 0, 'when the channel is made');
@@ -298,7 +300,6 @@ for (const breaks of [true, false]) {
       },
     });
     await one.peer.until(({ kind }) => kind === 'ram-blocks');
-    await one.peer.say({ type: 'PONG', value: 1 });
     await load(one.peer);
     const urgentPages = new PageLog();
     urgentPages.begin(one.peer.pages.blocks);
@@ -381,7 +382,6 @@ for (const [told, channels] of [
     const parameters = told === undefined ? {} : { 'x-postcopy-preempt-channels': told };
     await answerHello(one.peer.channel, { handshake: 2, parameters, settled: parameters });
     await one.peer.until(({ kind }) => kind === 'ram-blocks');
-    await one.peer.say({ type: 'PONG', value: 1 });
     await load(one.peer);
     assert.equal(one.urgent.length, channels);
     const { blocks } = one.peer.pages;
@@ -423,17 +423,23 @@ async function announcedBy(channel: Channel, channels: number): Promise<number> 
   return decodePreemptInitial(new Reader(chunk.bytes.subarray(chunk.start, chunk.end)), channels);
 }
 
-test('a modern source waits for a PONG before it opens the preempt channel', async (t) => {
-  const one = await play(t, { settings: (s) => s.setCapabilities(PREEMPT) });
-  await one.peer.until(({ kind }) => kind === 'ram-blocks');
-  for (let turns = 0; turns < 200; turns++) await turn();
-  assert.equal(one.urgent.length, 0);
-  await one.peer.say({ type: 'PONG', value: 1 });
-  await load(one.peer);
-  assert.equal(one.urgent.length, 1);
-  await finish(one.peer);
-  assert.equal((await one.result).status, 'completed');
-});
+for (const [channels, capabilities] of [
+  [0, POSTCOPY],
+  [1, PREEMPT],
+] as const) {
+  test(`the guest is not stopped before a first PONG, nor ${channels} preempt channels made`, async (t) => {
+    const one = await play(t, { settings: (s) => s.setCapabilities(capabilities), greets: false });
+    await one.peer.until(({ kind }) => kind === 'ram-blocks');
+    for (let turns = 0; turns < 200; turns++) await turn();
+    assert.equal(one.urgent.length, 0);
+    assert.equal(one.machine.runState, 'running');
+    await one.peer.say({ type: 'PONG', value: 1 });
+    await load(one.peer);
+    assert.equal(one.urgent.length, channels);
+    await finish(one.peer);
+    assert.equal((await one.result).status, 'completed');
+  });
+}
 
 // Where the guest is after a failure
 

@@ -28,13 +28,11 @@ export async function connectPreemptEarly(run: SourceRun, dial: Dial | undefined
 
 /** Stops the guest and sends all but what lets it run at the destination. A failure up to here leaves the guest to the source. */
 export async function beginPostcopy(run: SourceRun, ram: RamSaver, dial: Dial | undefined): Promise<PostcopySource> {
-  const { settings, profile, links, stream } = run;
-  if (settings.capability('postcopy-preempt') && !profile.preemptPre72) {
-    // Whoever comes first is the main channel there: it must have been taken.
-    await links.output.flush();
-    await run.wait(links.returnPath!.answered(), 'answer');
-    await addPreempt(run, dial);
-  }
+  const { profile, links, stream } = run;
+  // One that does not read (it waits for other channels) would never give the guest back; and whoever comes first is the main channel there.
+  await links.output.flush();
+  await run.wait(links.returnPath!.answered(), 'answer');
+  if (!profile.preemptPre72) await addPreempt(run, dial);
   await stopGuest(run);
   await lastHarvest(run, ram);
   await stream.switchoverStart();

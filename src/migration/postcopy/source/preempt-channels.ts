@@ -1,10 +1,14 @@
 import { encodePreemptInitial } from '../../../wire/index.ts';
+import { notTaken } from '../../gave-up.ts';
 import { type Dial, dialAll } from '../../source/dial-all.ts';
 import type { Links } from '../../source/links.ts';
 
+/** What they depend on. */
+const PREEMPT = 'is postcopy-preempt';
+
 /**
  * Adds `count` preempt channels to `links`, which have left when it resolves. Several say at once which they are; a single one says nothing of itself, as
- * QEMU has it. `failed`: one has broken. Throws TransportError.
+ * QEMU has it. `failed`: one has broken. Throws TransportError, MIGRATION_CHANNEL_NOT_TAKEN.
  */
 export async function connectPreempt(
   links: Links,
@@ -15,7 +19,7 @@ export async function connectPreempt(
 ): Promise<void> {
   const roles = count === 1 ? ['preempt'] : Array.from({ length: count }, (_, id) => `preempt ${id}`);
   const channels = await dialAll({
-    dial,
+    dial: (role, either) => dial(role, either).catch((thrown) => Promise.reject(notTaken(role, PREEMPT, thrown))),
     roles,
     signal,
     take: (connection, id) => connection.channel(roles[id]),

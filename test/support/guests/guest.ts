@@ -23,10 +23,10 @@ export interface Guest {
 const BOOT_TIMEOUT_MS = 180_000;
 const WORK_TIMEOUT_MS = 60_000;
 
-export function bootGuest(program: BootProgram): Guest {
+export function bootGuest(program: BootProgram, memory = '128M'): Guest {
   const passes = (text: string) => text.replace(/[^A-Z]/g, '').length;
   return {
-    memory: '128M',
+    memory,
     async args(folder) {
       const image = join(folder, 'boot.img');
       await writeFile(image, bootImage(program));

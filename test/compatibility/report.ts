@@ -1,4 +1,4 @@
-import { findPeers } from '../../src/qemu/index.ts';
+import { findPeers, REQUIRED_PEERS } from '../../src/qemu/index.ts';
 import { COMPAT_PROPERTIES, type CompatName, compatProfile, compatText } from '../../src/settings/index.ts';
 import { machineName } from '../conformance/matrix.ts';
 import type { Pair, Result } from '../conformance/model.ts';
@@ -30,6 +30,18 @@ export async function renderCompatibility(results: readonly Result[], date: Date
       return `| ${version} | ${cells.join(' | ')} |`;
     }),
     '',
+    '## Six combinations',
+    '',
+    'Two versions of QEMU, X and the later Y, can meet in six ways with the machine types that they are named for: four between two of a version, one of them',
+    'impossible, as X has no machine type of Y, and two between X and Y, which only the machine type of X allows. `X/X -> Y`: QEMU X with machine type X to QEMU Y.',
+    '',
+    `| X | Y | ${SIX.map(({ title }) => title).join(' | ')} |`,
+    `|---|---|${SIX.map(() => '---|').join('')}`,
+    ...VERSION_PAIRS.map(([x, y]) => {
+      const cells = SIX.map((way) => verdict(results, way.machine(x, y), way.pair(x, y)));
+      return `| ${x} | ${y} | ${cells.map((text) => (text === '-' ? 'impossible' : text)).join(' | ')} |`;
+    }),
+    '',
     ...(failed.length === 0
       ? []
       : ['Failed:', '', ...failed.map(({ cell, reason }) => `- ${cell}: ${reason ?? ''}`), '']),
@@ -47,6 +59,22 @@ export async function renderCompatibility(results: readonly Result[], date: Date
     '',
   ].join('\n');
 }
+
+/** As the discussion of QEMU's hw_compat tables counts them. */
+const SIX: readonly {
+  readonly title: string;
+  readonly machine: (x: string, y: string) => string;
+  readonly pair: (x: string, y: string) => Pair;
+}[] = [
+  { title: 'X/X -> X', machine: (x) => x, pair: (x) => ({ a: x, b: x }) },
+  { title: 'X/Y -> X', machine: (_, y) => y, pair: (x) => ({ a: x, b: x }) },
+  { title: 'Y/X -> Y', machine: (x) => x, pair: (_, y) => ({ a: y, b: y }) },
+  { title: 'Y/Y -> Y', machine: (_, y) => y, pair: (_, y) => ({ a: y, b: y }) },
+  { title: 'X/X -> Y', machine: (x) => x, pair: (x, y) => ({ a: x, b: y }) },
+  { title: 'Y/X -> X', machine: (x) => x, pair: (x, y) => ({ a: y, b: x }) },
+];
+
+const VERSION_PAIRS = REQUIRED_PEERS.flatMap((y, i) => REQUIRED_PEERS.slice(0, i).map((x) => [x, y] as const));
 
 function verdict(results: readonly Result[], version: string, pair: Pair): string {
   if (!hasMachine(pair.a, version) || !hasMachine(pair.b, version)) return '-';

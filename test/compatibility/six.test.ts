@@ -11,7 +11,7 @@ import { cellName } from '../conformance/model.ts';
 import { runCell } from '../conformance/runner.ts';
 import { peerOrSkip } from '../support/peers.ts';
 
-const [X, Y] = ['7.2', '11.1'];
+const [X, Y] = ['7.2', '11.1'] as const;
 
 /** Versions of the QEMU at the source, of its machine type, and of the QEMU at the destination. */
 const SIX: readonly [a: string, machine: string, b: string, possible: boolean][] = [
@@ -47,12 +47,18 @@ describe('machine types X and Y', { concurrency: 2 }, () => {
   }
 });
 
-const { peer, skip } = await peerOrSkip(X);
-test(`QEMU ${X} has no machine type of ${Y}: that one is impossible`, { skip }, async () => {
-  assert(peer !== undefined);
-  const starting = QemuProcess.start({
-    peer,
-    args: ['-nodefaults', '-machine', machineName('pc', Y), '-accel', 'tcg'],
+for (const [older, newer] of [
+  [X, Y],
+  [X, '10.0'],
+  ['10.0', Y],
+] as const) {
+  const { peer, skip } = await peerOrSkip(older);
+  test(`QEMU ${older} has no machine type of ${newer}: that one is impossible`, { skip }, async () => {
+    assert(peer !== undefined);
+    const starting = QemuProcess.start({
+      peer,
+      args: ['-nodefaults', '-machine', machineName('pc', newer), '-accel', 'tcg'],
+    });
+    await assert.rejects(starting, (error) => /unsupported machine type/.test(explain(error)));
   });
-  await assert.rejects(starting, (error) => /unsupported machine type/.test(explain(error)));
-});
+}

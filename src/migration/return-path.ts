@@ -18,6 +18,8 @@ export const PING_LOAD_COST = 0x0fe2_2f04;
 export const PING_BURST = 0x0fe2_2f05;
 /** The same of a postcopy's pages, again and again: the answers come in the order of the questions. */
 export const PING_ARRIVED = 0x0fe2_2f06;
+/** To anyone: who connected before this was asked has been looked at. */
+export const PING_CONNECTED = 0x0fe2_2f07;
 
 /** 12 bits of what is said, 20 bits of number. */
 const WORD_BITS = 20;

@@ -1,7 +1,7 @@
 /** The destination of a postcopy by script: keeps the pages, and says on the return path only what the script wants. */
 import assert from 'node:assert/strict';
 import { clearBit, newBitmap, setBit, testBit, Writer } from '../../src/base/index.ts';
-import { PING_ARRIVED } from '../../src/migration/return-path.ts';
+import { PING_ARRIVED, PING_CONNECTED } from '../../src/migration/return-path.ts';
 import type { Channel } from '../../src/transport/index.ts';
 import {
   bitmapToWire,
@@ -18,6 +18,8 @@ import {
 import { nextEvent } from './scripted-destination.ts';
 
 const PAGE = 4096;
+/** By any destination that reads; all other answers are the script's. */
+const ANSWERED: ReadonlySet<number> = new Set([PING_ARRIVED, PING_CONNECTED]);
 /** The first of a source. */
 const PING_SETUP = 1;
 
@@ -104,8 +106,8 @@ export class ScriptedPostcopy {
   async until(matches: (event: StreamEvent) => boolean): Promise<StreamEvent> {
     for (;;) {
       const event = await this.#next();
-      if (event?.kind === 'command' && event.command.name === 'PING' && event.command.value === PING_ARRIVED)
-        await this.say({ type: 'PONG', value: PING_ARRIVED });
+      if (event?.kind === 'command' && event.command.name === 'PING' && ANSWERED.has(event.command.value))
+        await this.say({ type: 'PONG', value: event.command.value });
       if (event === undefined)
         throw new Error(`the stream ended before the event that the script waits for: ${this.seen}`);
       if (matches(event)) return event;

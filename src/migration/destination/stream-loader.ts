@@ -138,7 +138,9 @@ export class StreamLoader {
       case 'ram-eos':
         return await this.#unlessFailed(channels?.sectionEnded());
       case 'section-end':
-        if (event.ramPages !== undefined) this.#count(event.ramPages);
+        if (event.ramPages === undefined) return;
+        this.#count(event.ramPages);
+        this.#acks?.sectionEnded(this.#pagesArrived);
         return;
       case 'package':
         return await this.#postcopyBegun.run(event);
@@ -242,13 +244,19 @@ export class StreamLoader {
     this.#loadCostTold = tell().catch(() => {});
   }
 
+  get #pagesArrived(): number {
+    const { normal, zero } = this.arrived.pages;
+    return normal + zero;
+  }
+
   #switchoverAcks(machineType: string): SwitchoverAcks {
     const { machine, settings, stream, prepares } = this.#parts;
     const { channel } = stream;
     return new SwitchoverAcks({
       legacy: settings.dialect(machineType).switchoverAckLegacy,
       // Whoever knows the capability may wait for a word though it is off here, and does not mind one that it does not wait for.
-      expected: settings.capability('switchover-ack') || isKnownTo(machineType, CAPABILITIES['switchover-ack']),
+      expected:
+        isKnownTo(machineType, CAPABILITIES['switchover-ack']) || (settings.capability('switchover-ack') && 'perhaps'),
       devices: (machine.switchoverAckNeeded ?? []).filter(prepares),
       // Whoever cannot be told is gone, which is noticed elsewhere.
       acknowledge: () => void answer(channel, { type: 'SWITCHOVER_ACK' }).catch(() => {}),

@@ -3,6 +3,7 @@ import type { PageChannels } from '../../dataplane/index.ts';
 import type { SettingsView } from '../../settings/index.ts';
 import { type Channel, ChannelOutput, isTransportError } from '../../transport/index.ts';
 import { encodeRamEos } from '../../wire/index.ts';
+import { MigrationError } from '../errors.ts';
 import { StallWatch } from '../stall-watch.ts';
 import { NO_CHANNELS, type Traffic } from '../statistics.ts';
 import { ReturnPathReader } from './return-path-reader.ts';
@@ -22,6 +23,7 @@ export class Links {
   #lose: (error: Error) => void = () => {};
   #channels: PageChannels | undefined;
   #destroyed: Error | undefined;
+  #urgentMayEnd = false;
 
   /** `failed`: the return path broke before SHUT. */
   constructor(main: Channel, returnPath: boolean, failed: (error: Error) => void) {
@@ -61,13 +63,23 @@ export class Links {
     if (this.#destroyed !== undefined) channels.cancel(this.#destroyed);
   }
 
-  /** A preempt channel. `failed`: it has broken. */
+  /** The destination has, or gets without being asked, all that it needs: it may end preempt channels. */
+  allSent(): void {
+    this.#urgentMayEnd = true;
+  }
+
+  /** A preempt channel. `failed`: it has broken, or ended while pages may be asked for: what was sent on it is not where it should be. */
   addUrgent(channel: Channel, failed: (error: Error) => void): ChannelOutput {
     const output = new ChannelOutput(channel, { bufferBytes: URGENT_BUFFER_BYTES, bufferCount: 2 });
     this.urgent.push(output);
     if (this.#destroyed !== undefined) channel.destroy(this.#destroyed);
     // The destination says nothing on it; it is read to see its end.
-    void untilItEnds(channel).catch((error: unknown) => failed(asError(error)));
+    void untilItEnds(channel).then(
+      () => {
+        if (!this.#urgentMayEnd) failed(endedEarly(channel));
+      },
+      (error: unknown) => failed(asError(error)),
+    );
     return output;
   }
 
@@ -120,6 +132,12 @@ export class Links {
     for (const channel of channels) channel.destroy();
     await Promise.all([...channels.map(({ closed }) => closed), this.#channels?.closed()]);
   }
+}
+
+/** A QEMU with postcopy-preempt off takes the channel and closes it at once. */
+function endedEarly({ label }: Channel): MigrationError {
+  const message = `${label}: the destination has closed this channel: is postcopy-preempt on there?`;
+  return new MigrationError({ code: 'MIGRATION_CHANNEL_NOT_TAKEN', channel: label }, message);
 }
 
 async function untilItEnds(channel: Channel): Promise<void> {

@@ -85,6 +85,7 @@ async function commit(run: SourceRun): Promise<Confirmation> {
   const { links, stream, statistics } = run;
   statistics.progress();
   run.commit();
+  links.allSent();
   const shut = links.returnPath?.shut();
   shut?.catch(() => {});
   await stream.finish();

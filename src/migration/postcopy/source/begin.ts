@@ -1,6 +1,7 @@
 /** From a precopy to a postcopy: what it wants, the preempt channels, the switchover. */
 import { WAITS } from '../../../settings/index.ts';
 import { unsupported } from '../../errors.ts';
+import { PING_CONNECTED } from '../../return-path.ts';
 import type { Dial } from '../../source/dial-all.ts';
 import type { RamSaver } from '../../source/ram-save.ts';
 import type { SourceRun } from '../../source/run.ts';
@@ -33,6 +34,7 @@ export async function beginPostcopy(run: SourceRun, ram: RamSaver, dial: Dial | 
   await links.output.flush();
   await run.wait(links.returnPath!.answered(), 'answer');
   if (!profile.preemptPre72) await addPreempt(run, dial);
+  if (links.urgent.length > 0) await connected(run);
   await stopGuest(run);
   await lastHarvest(run, ram);
   await stream.switchoverStart();
@@ -40,6 +42,20 @@ export async function beginPostcopy(run: SourceRun, ram: RamSaver, dial: Dial | 
   const postcopy = new PostcopySource(run, ram.handOver());
   await postcopy.prepare();
   return postcopy;
+}
+
+/**
+ * A destination that does not want preempt channels closes them, and what was sent on them would be lost without a word. By the second answer it has
+ * looked at all that had come before the first question.
+ */
+async function connected({ links, stream, wait, check }: SourceRun): Promise<void> {
+  for (let round = 0; round < 2; round++) {
+    const answered = links.returnPath!.pong(PING_CONNECTED);
+    await stream.ping(PING_CONNECTED);
+    await links.output.flush();
+    await wait(answered, 'answer');
+  }
+  check();
 }
 
 async function addPreempt(

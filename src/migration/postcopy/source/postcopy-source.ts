@@ -174,6 +174,7 @@ export class PostcopySource {
     const { stream, profile } = this.#run;
     const links = this.#links;
     await links.whileTheyLast(this.#loaded);
+    links.allSent();
     if (profile.preemptPre72) await links.endUrgent();
     const shut = links.returnPath!.shut();
     shut.catch(() => {});

@@ -89,7 +89,13 @@ const REFUSED: readonly [string, Sample, string, string, string][] = [
     'command',
     'command PING',
   ],
-  ['ENABLE_COLO', started().command({ name: 'ENABLE_COLO' }), 'WIRE_UNSUPPORTED', 'capability x-colo', 'command ENABLE_COLO'],
+  [
+    'ENABLE_COLO',
+    started().command({ name: 'ENABLE_COLO' }),
+    'WIRE_UNSUPPORTED',
+    'capability x-colo',
+    'command ENABLE_COLO',
+  ],
   [
     'ADVISE twice',
     advised().command({ name: 'POSTCOPY_ADVISE', pageSizes: undefined }),

@@ -67,7 +67,7 @@ const SCENARIOS: readonly Scenario[] = [
     roles: ['reference', 'destination'],
     capabilities: [...POSTCOPY.capabilities, 'xbzrle'],
     // So slow that a round takes longer than the guest rests even where all pages travel as differences: else it could arrive by precopy.
-    parameters: { ...SLOWLY, 'max-bandwidth': 5_000_000, 'downtime-limit': 0, 'xbzrle-cache-size': 128 * 1024 * 1024 },
+    parameters: { ...SLOWLY, 'max-bandwidth': 5_000_000, 'xbzrle-cache-size': 128 * 1024 * 1024 },
     steps: [{ waitDifferences: true }, { act: 'start-postcopy' }, { wait: 'postcopy-active' }, AT_FULL_SPEED],
     proof(info) {
       sentAfterwards(info);

@@ -74,6 +74,8 @@ export interface Scenario {
   readonly stopped?: boolean;
   /** The guest sleeps (ACPI S3) before it is moved, and sleeps where it ends, unless a step has woken it. */
   readonly suspended?: boolean;
+  /** The boot program does not rest between its passes: what is dirtied never waits for a timer. */
+  readonly restless?: boolean;
   /** -uuid of each side. */
   readonly uuid?: { readonly a?: string; readonly b?: string };
   /** RAM is a file that both sides map. */

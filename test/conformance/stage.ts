@@ -31,7 +31,7 @@ export class Stage {
             bootProgram({
               pageCount: BOOT_PAGES,
               order: 'random',
-              rests: true,
+              rests: cell.scenario.restless !== true,
               sleeps: cell.scenario.suspended === true,
             }),
           )

@@ -6,12 +6,12 @@ import type { Hardware, Having, Side } from './model.ts';
 import { CREDENTIALS } from './rows.ts';
 
 /** Of the waits that a difference may end in: short, so that what they end is seen to be theirs, ms. */
-export const WAIT_MS = 5_000;
+export const WAIT_MS = 3_000;
 const WAITS: Readonly<Partial<Record<ParameterName, number>>> = {
   'x-setup-timeout': WAIT_MS,
   'x-arrival-timeout': WAIT_MS,
   'x-handshake-timeout': WAIT_MS,
-  'x-closing-timeout': WAIT_MS,
+  'x-closing-timeout': WAIT_MS / 3,
 };
 
 /** An end that could not be had so; thrown before there is a migration. */
@@ -46,7 +46,7 @@ export function objectsOf(tls: string, side: Side): Objects {
 }
 
 /** Once one end is over, the other may wait for the next who comes, by design: so long it is looked at still, ms. */
-export const WAITS_ON_MS = 2 * WAIT_MS + 1_000;
+export const WAITS_ON_MS = WAIT_MS;
 
 /** Of such an end. */
 export const stillWaits = (waitingFor = 'nothing') => `still waits for ${waitingFor}`;

@@ -1,6 +1,6 @@
 import { findPeers } from '../../../src/qemu/index.ts';
 import { allCells, COLUMNS } from './columns.ts';
-import { columnName, KINDS, type Outcome, type Result, type Row, SIDES, type Side } from './model.ts';
+import { cellName, columnName, KINDS, type Outcome, type Result, type Row, SIDES, type Side } from './model.ts';
 import { ROWS } from './rows.ts';
 
 const OUTCOMES: Readonly<Record<Outcome, string>> = {
@@ -14,6 +14,8 @@ const OUTCOMES: Readonly<Record<Outcome, string>> = {
   skip: 'not played',
   fail: 'neither',
 };
+
+const NAMES: ReadonlySet<string> = new Set(allCells().map(cellName));
 
 const TITLES = {
   capability: 'Capabilities',
@@ -46,6 +48,7 @@ export async function renderMismatches(results: readonly Result[], date: Date): 
     ...(Object.entries(OUTCOMES) as [Outcome, string][])
       .filter(([outcome]) => count(outcome) > 0)
       .map(([outcome, text]) => `- **${outcome}**: ${text}`),
+    ...(results.length < allCells().length ? ['- not played: not in this run.'] : []),
     '- empty: the two ends cannot differ so (a version that does not know the setting, an end that has no such thing).',
     '',
     'Columns: between two vmferry processes, which compare themselves first (as `vmferry migrate` has them do) or do not; a checkpoint sent to a QEMU, and a',
@@ -63,8 +66,11 @@ function section(kind: Row['kind'], results: readonly Result[]): string[] {
 
 function table(rows: readonly Row[], side: Side, results: readonly Result[]): string[] {
   const columns = COLUMNS.map(columnName);
-  const cell = (row: Row, column: string) =>
-    results.find((one) => one.row === row.title && one.side === side && one.column === column)?.outcome ?? '';
+  const cell = (row: Row, column: string) => {
+    const played = results.find((one) => one.row === row.title && one.side === side && one.column === column);
+    const name = `${column}: ${row.title} at the ${side} only`;
+    return played?.outcome ?? (NAMES.has(name) ? 'not played' : '');
+  };
   return [
     `| ${TITLES[rows[0]!.kind].toLowerCase()} | ${columns.join(' | ')} |`,
     `|---|${columns.map(() => '---|').join('')}`,

@@ -190,7 +190,10 @@ for (const [who, connections] of Object.entries(HELLO)) {
     await Promise.all(peers.map((peer, i) => peer.write(Buffer.from(connections[i]!, 'hex'))));
     const { status, error } = await ended;
     assert.equal(status, 'failed');
-    assert.match(explain(error), new RegExp(`waited ${ARRIVAL_MS} ms for the source to connect: multifd .*multifd-channels`));
+    assert.match(
+      explain(error),
+      new RegExp(`waited ${ARRIVAL_MS} ms for the source to connect: multifd .*multifd-channels`),
+    );
   });
 }
 

@@ -1,17 +1,10 @@
 import type { SectionName } from '../../machine/index.ts';
 
-/** A source that sends so little, so many sections one after another, goes round only because it waits. */
-const FEW_PAGES = 16;
-const ROUNDS_FOR_NOTHING = 50;
-
 export interface SwitchoverAcksOptions {
   /** Property switchover-ack-legacy of the stream's machine type. */
   readonly legacy: boolean;
-  /**
-   * Whether the source may wait for a word even if no device wants to be waited for. `perhaps`: it may also be one that does not know the word and would
-   * choke on it.
-   */
-  readonly expected: boolean | 'perhaps';
+  /** The source may wait for a word even if no device wants to be waited for. */
+  readonly expected: boolean;
   /** Devices that want to be waited for until their initial data is loaded. */
   readonly devices: readonly SectionName[];
   readonly acknowledge: () => void;
@@ -26,8 +19,6 @@ export class SwitchoverAcks {
   readonly #notReady: Set<string>;
   #listens = false;
   #said = false;
-  #pages = 0;
-  #rounds = 0;
 
   constructor(options: SwitchoverAcksOptions) {
     this.#options = options;
@@ -37,15 +28,7 @@ export class SwitchoverAcks {
   /** The source listens from now on. In the older dialect it waits for a word even if no device wants to be waited for. */
   returnPathOpened(): void {
     this.#listens = true;
-    if (this.#options.legacy && this.#options.expected === true) this.#sayOnce();
-  }
-
-  /** A section of RAM is over; `pages` have come so far. */
-  sectionEnded(pages: number): void {
-    if (!this.#listens || !this.#options.legacy || this.#options.expected !== 'perhaps') return;
-    this.#rounds = pages - this.#pages < FEW_PAGES ? this.#rounds + 1 : 0;
-    this.#pages = pages;
-    if (this.#rounds >= ROUNDS_FOR_NOTHING) this.#sayOnce();
+    if (this.#options.legacy && this.#options.expected) this.#sayOnce();
   }
 
   /** The initial data of the device is loaded. */

@@ -147,7 +147,8 @@ class Promised<T> {
 /** Undefined if that side merely saw the other one end. */
 function cause(error: Error | undefined): Error | undefined {
   const follows =
-    error instanceof FerryError && /^(TRANSPORT_|WIRE_TRUNCATED|MIGRATION_PEER_|MIGRATION_CANCELLED)/.test(error.code);
+    error instanceof FerryError &&
+    /^(TRANSPORT_|WIRE_TRUNCATED|MIGRATION_PEER_|MIGRATION_LEFT_EARLY|MIGRATION_CANCELLED)/.test(error.code);
   return follows ? undefined : error;
 }
 

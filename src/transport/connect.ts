@@ -70,14 +70,20 @@ function targetOf(address: SocketAddress): Target {
   if (address.kind === 'unix') return { path: address.path };
   const { host, port } = address;
   if (host === '') throw badAddress(formatAddress(address), 'connecting wants a host');
-  return { host, port, ...TCP_OPTIONS };
+  return { host, port };
+}
+
+/** `connect` of a socket that exists takes no such options: it ignores them without a word. */
+function applyTcpOptions(socket: Socket): void {
+  socket.setNoDelay(TCP_OPTIONS.noDelay);
+  socket.setKeepAlive(TCP_OPTIONS.keepAlive, TCP_OPTIONS.keepAliveInitialDelay);
 }
 
 export function channelLabel(address: Address, role = 'main'): string {
   return `${role} ${formatAddress(address)}`;
 }
 
-type Target = ({ host: string; port: number } & typeof TCP_OPTIONS) | { path: string };
+type Target = { host: string; port: number } | { path: string };
 
 function connectSocket(address: SocketAddress, target: Target, options: ConnectOptions): Promise<SocketConnection> {
   const { signal, timeoutMs = CONNECT_TIMEOUT_MS } = options;
@@ -104,6 +110,7 @@ function connectSocket(address: SocketAddress, target: Target, options: ConnectO
       );
     const onConnect = () => {
       settle();
+      if ('port' in target) applyTcpOptions(socket);
       resolve(new SocketConnection(formatAddress(address), socket, ring));
     };
     const timer = setTimeout(onTimeout, timeoutMs);

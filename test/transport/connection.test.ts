@@ -1,6 +1,7 @@
 /** What a connection's first bytes are, and that none is lost, whoever reads the rest. */
 import assert from 'node:assert/strict';
 import { closeSync, writeSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import test, { type TestContext } from 'node:test';
 import { setBlocking } from '../../src/native/index.ts';
 import {
@@ -116,4 +117,30 @@ test('an address with one peer has no connections to look at', async () => {
   const listener = await listen(parseAddress('exec:cat'));
   await assert.rejects(listener.next(), hasCode('TRANSPORT_ADDRESS'));
   listener.close();
+});
+
+/** Linux: SOL_SOCKET, SO_KEEPALIVE, IPPROTO_TCP, TCP_NODELAY. */
+const OPTIONS = [
+  ['SO_KEEPALIVE', 1, 9],
+  ['TCP_NODELAY', 6, 1],
+] as const;
+
+test('both ends of a TCP connection send small messages at once, and notice a link that is dead', async (t) => {
+  const listener = await listen(LOOPBACK);
+  t.after(() => listener.close());
+  const { address } = listener;
+  assert.ok(isSocketAddress(address));
+  const ends = (await Promise.all([dial(address), listener.next()])).map((one) => one.line());
+  t.after(() => {
+    for (const { fd } of ends) closeSync(fd);
+  });
+  const koffi = createRequire(import.meta.url)('koffi') as typeof import('koffi');
+  const getsockopt = koffi.load('libc.so.6').func('int getsockopt(int, int, int, _Out_ int *, _Inout_ unsigned int *)');
+  for (const { fd } of ends) {
+    for (const [name, level, option] of OPTIONS) {
+      const on = [0];
+      assert.equal(getsockopt(fd, level, option, on, [4]), 0);
+      assert.equal(on[0], 1, name);
+    }
+  }
 });

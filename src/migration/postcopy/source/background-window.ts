@@ -2,12 +2,6 @@
 const SLACK_MS = 0.5;
 /** The same for long round trips, as a share of them. */
 const SLACK_SHARE = 0.5;
-/** The same where round trips differ, in mean deviations, as busy hosts answer when it is their turn; then so many bytes at most, a socket's worth. */
-const SLACK_DEVIATIONS = 2;
-const UNSTEADY_BYTES_MAX = 4 * 1024 * 1024;
-/** Gains of the running means of round trips and of their deviation (RFC 6298). */
-const MEAN_GAIN = 1 / 8;
-const DEVIATION_GAIN = 1 / 4;
 const BYTES_MIN = 64 * 1024;
 /** Marks in a window; one mark stands behind so many bytes at least. */
 const MARKS_PER_WINDOW = 4;
@@ -38,10 +32,7 @@ export class BackgroundWindow {
   #arrived = 0;
   #arrivedMs = 0;
   #lastMark = 0;
-  /** Round trips: the shortest, the running mean, the deviation from it. */
   #shortestMs = Number.POSITIVE_INFINITY;
-  #meanMs = 0;
-  #deviationMs = 0;
   #bytesPerMs = 0;
 
   /** Whatever is before `offset` (bytes of the stream) counts as there. */
@@ -55,9 +46,7 @@ export class BackgroundWindow {
   get size(): number {
     if (this.#bytesPerMs === 0) return BYTES_MIN;
     const slackMs = Math.max(SLACK_MS, this.#shortestMs * SLACK_SHARE);
-    const steady = this.#bytesPerMs * (this.#shortestMs + slackMs);
-    const unsteady = this.#bytesPerMs * (this.#shortestMs + this.#deviationMs * SLACK_DEVIATIONS);
-    return Math.max(BYTES_MIN, steady, Math.min(unsteady, UNSTEADY_BYTES_MAX));
+    return Math.max(BYTES_MIN, this.#bytesPerMs * (this.#shortestMs + slackMs));
   }
 
   /** A mark is due behind so many bytes. */
@@ -84,10 +73,7 @@ export class BackgroundWindow {
   answered(nowMs: number): void {
     const mark = this.#marks.shift();
     if (mark === undefined) return;
-    const roundTripMs = nowMs - mark.sentMs;
-    this.#shortestMs = Math.min(this.#shortestMs, roundTripMs);
-    this.#deviationMs += (Math.abs(roundTripMs - this.#meanMs) - this.#deviationMs) * DEVIATION_GAIN;
-    this.#meanMs += (roundTripMs - this.#meanMs) * MEAN_GAIN;
+    this.#shortestMs = Math.min(this.#shortestMs, nowMs - mark.sentMs);
     const spanMs = nowMs - mark.arrivedMs;
     const rate = spanMs > 0 ? (mark.offset - mark.arrived) / spanMs : 0;
     this.#bytesPerMs = Math.max(rate, this.#bytesPerMs * RATE_FADES);

@@ -2,6 +2,13 @@
 const SLACK_MS = 0.5;
 /** The same for long round trips, as a share of them. */
 const SLACK_SHARE = 0.5;
+/**
+ * Busy hosts answer when it is their turn: what a round trip takes beyond what the bytes ahead of it explain is added, up to so many bytes. More would fill the
+ * link also where they are very busy, but a queue that has once formed on a slow link is taken for such a host, and stays.
+ */
+const UNSTEADY_BYTES_MAX = 160 * 1024;
+/** Gain of the running mean of that excess. */
+const EXCESS_GAIN = 1 / 8;
 const BYTES_MIN = 64 * 1024;
 /** Marks in a window; one mark stands behind so many bytes at least. */
 const MARKS_PER_WINDOW = 4;
@@ -32,7 +39,9 @@ export class BackgroundWindow {
   #arrived = 0;
   #arrivedMs = 0;
   #lastMark = 0;
+  /** Of the round trips. */
   #shortestMs = Number.POSITIVE_INFINITY;
+  #excessMs = 0;
   #bytesPerMs = 0;
 
   /** Whatever is before `offset` (bytes of the stream) counts as there. */
@@ -46,7 +55,9 @@ export class BackgroundWindow {
   get size(): number {
     if (this.#bytesPerMs === 0) return BYTES_MIN;
     const slackMs = Math.max(SLACK_MS, this.#shortestMs * SLACK_SHARE);
-    return Math.max(BYTES_MIN, this.#bytesPerMs * (this.#shortestMs + slackMs));
+    const steady = this.#bytesPerMs * (this.#shortestMs + slackMs);
+    const unsteady = this.#bytesPerMs * (this.#shortestMs + this.#excessMs);
+    return Math.max(BYTES_MIN, steady, Math.min(unsteady, UNSTEADY_BYTES_MAX));
   }
 
   /** A mark is due behind so many bytes. */
@@ -73,7 +84,11 @@ export class BackgroundWindow {
   answered(nowMs: number): void {
     const mark = this.#marks.shift();
     if (mark === undefined) return;
-    this.#shortestMs = Math.min(this.#shortestMs, nowMs - mark.sentMs);
+    const roundTripMs = nowMs - mark.sentMs;
+    this.#shortestMs = Math.min(this.#shortestMs, roundTripMs);
+    // Our own queue makes a round trip longer too: that is no reason to make it longer still.
+    const queuedMs = this.#bytesPerMs === 0 ? 0 : (mark.offset - mark.arrived) / this.#bytesPerMs;
+    this.#excessMs += (Math.max(0, roundTripMs - this.#shortestMs - queuedMs) - this.#excessMs) * EXCESS_GAIN;
     const spanMs = nowMs - mark.arrivedMs;
     const rate = spanMs > 0 ? (mark.offset - mark.arrived) / spanMs : 0;
     this.#bytesPerMs = Math.max(rate, this.#bytesPerMs * RATE_FADES);

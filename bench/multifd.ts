@@ -2,7 +2,7 @@
  * 1, 2 and 4 multifd channels, RAM that does not compress, nothing that dirties it: vmferry beside QEMU, in the same run, and what raw Node.js TCP
  * streams carry in parallel. Then zstd against none over a link that is shaped to 1 Gbit/s (max-bandwidth), on RAM that compresses to a quarter.
  *
- *     node dist/bench/multifd.js [--ram MiB] [--rounds N] [--channels 1,2,4] [--only TEXT]
+ *     node dist/bench/multifd.js [--ram MiB] [--rounds N] [--channels 1,2,4] [--only PATTERN]
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -114,7 +114,7 @@ async function withBench(bytes: number, copies: 1 | 4, body: (bench: Bench) => P
 }
 
 function chosen(contenders: readonly Contender[]): Contender[] {
-  return contenders.filter(({ name }) => name.includes(values.only));
+  return contenders.filter(({ name }) => new RegExp(values.only).test(name));
 }
 
 function print(rows: readonly Row[], base: string): void {

@@ -5,13 +5,6 @@ import { type Control, Counter, DESCRIPTOR, STOP, signal, Word } from './control
 import type { FromChannel, ThreadStart } from './messages.ts';
 import type { ReadyThread } from './ready-thread.ts';
 
-const living = new Set<ChannelThread>();
-
-/** A process that exits waits for its threads, and they may wait in the kernel for a peer: they are woken. */
-function wakeAll(): void {
-  for (const thread of living) thread.stopNow();
-}
-
 export interface ChannelReports {
   said(message: FromChannel): void;
   /** The thread is gone, and both descriptors with it; `error` if it crashed. */
@@ -36,6 +29,7 @@ export class ChannelThread {
   readonly joined: Promise<void>;
   /** A duplicate of its connection, for waking the thread, whatever it waits for; -1: it has none. */
   #twin = -1;
+  #isAlive = true;
 
   /**
    * Starts `thread`. `line`: its connection; without one it waits for our words only. Takes both over, also when it throws
@@ -56,12 +50,10 @@ export class ChannelThread {
         throw thrown;
       }
     }
-    if (living.size === 0) process.on('exit', wakeAll);
-    living.add(this);
+    thread.stop = () => this.stopNow();
     thread.worker.on('message', (message: FromChannel) => reports.said(message));
     this.joined = thread.exited.then((crash) => {
-      living.delete(this);
-      if (living.size === 0) process.off('exit', wakeAll);
+      this.#isAlive = false;
       const open = Atomics.load(this.control.words, Word.DESCRIPTOR) !== DESCRIPTOR.CLOSED;
       if (line !== undefined && open) closeLine(line);
       reports.gone(crash);
@@ -70,7 +62,7 @@ export class ChannelThread {
   }
 
   get isAlive(): boolean {
-    return living.has(this);
+    return this.#isAlive;
   }
 
   get threadId(): number {

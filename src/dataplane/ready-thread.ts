@@ -35,11 +35,13 @@ const spare: Record<ThreadKind, Set<ReadyThread>> = { send: new Set(), receive: 
 const BINDING_MS = 5_000;
 
 const alive = new Set<ReadyThread>();
-let watchesExit = false;
 
-/** A thread that is ended while the library for system calls is bound takes the process down with it (SIGABRT): no exception can be thrown any more. */
-function letBind(): void {
-  for (const thread of alive) thread.dismiss();
+/**
+ * A process that exits waits for its threads, and they may wait in the kernel for a peer: they are stopped. One that is ended while the library for system
+ * calls is bound takes the process down with it (SIGABRT), as no exception can be thrown any more: that is waited for.
+ */
+function stopAll(): void {
+  for (const thread of alive) thread.stop();
   for (const { control } of alive) Atomics.wait(control.words, Word.BINDING, 1, BINDING_MS);
 }
 
@@ -73,13 +75,14 @@ export class ReadyThread {
   readonly worker: Worker;
   /** Settles when the thread is gone; with what it crashed of. */
   readonly exited: Promise<Error | undefined>;
+  /** Ends it; whoever has started it may have to end more than the wait for words. */
+  stop: () => void = () => this.dismiss();
 
   /** It does not keep the process alive before it is started. */
   constructor(kind: ThreadKind) {
     this.worker = new Worker(ENTRIES[kind], { ...THREAD, name: `vmferry ${kind}`, workerData: this.control.shared });
     this.worker.unref();
-    if (!watchesExit) process.once('exit', letBind);
-    watchesExit = true;
+    if (alive.size === 0) process.on('exit', stopAll);
     alive.add(this);
     let crash: Error | undefined;
     this.worker.on('error', (error) => {
@@ -88,6 +91,7 @@ export class ReadyThread {
     this.exited = new Promise((resolve) => {
       this.worker.once('exit', () => {
         alive.delete(this);
+        if (alive.size === 0) process.off('exit', stopAll);
         resolve(crash);
       });
     });

@@ -5,7 +5,6 @@ import { closeLine, type Line } from '../../native/index.ts';
 import type { CompatProfile, SettingsView } from '../../settings/index.ts';
 import type { Connection } from '../../transport/index.ts';
 import { unlessAborted } from '../deadline.ts';
-import { notTaken } from '../gave-up.ts';
 import { pageCompression } from '../page-compression.ts';
 import { besideState } from './beside.ts';
 import { type Dial, dialAll } from './dial-all.ts';
@@ -19,9 +18,6 @@ export type CopyTo = () => Promise<SharedRam>;
 
 /** How there can be more channels than one. */
 export type MoreChannels = { readonly dial: Dial } | { readonly copyTo: CopyTo };
-
-/** What its channels depend on. */
-const MULTIFD = 'are multifd and multifd-channels';
 
 /** Who looks for zero pages, and how they are told. */
 export type ZeroPages = 'none' | 'legacy' | 'multifd';
@@ -72,9 +68,10 @@ export async function openCopies(
 
 async function dialChannels(dial: Dial, count: number, uuid: Uint8Array | undefined, signal: AbortSignal) {
   return await dialAll({
-    dial: (role, either) => dial(role, either).catch((thrown) => Promise.reject(notTaken(role, MULTIFD, thrown))),
+    dial,
     roles: Array.from({ length: count }, (_, channel) => `multifd ${channel}`),
     signal,
+    compare: 'are multifd and multifd-channels',
     take: (connection, channel) => {
       const line = lineOf(connection);
       announceChannel(line, channel, uuid);

@@ -1,10 +1,6 @@
 import { encodePreemptInitial } from '../../../wire/index.ts';
-import { notTaken } from '../../gave-up.ts';
 import { type Dial, dialAll } from '../../source/dial-all.ts';
 import type { Links } from '../../source/links.ts';
-
-/** What they depend on. */
-const PREEMPT = 'is postcopy-preempt';
 
 /**
  * Adds `count` preempt channels to `links`, which have left when it resolves. Several say at once which they are; a single one says nothing of itself, as
@@ -19,9 +15,10 @@ export async function connectPreempt(
 ): Promise<void> {
   const roles = count === 1 ? ['preempt'] : Array.from({ length: count }, (_, id) => `preempt ${id}`);
   const channels = await dialAll({
-    dial: (role, either) => dial(role, either).catch((thrown) => Promise.reject(notTaken(role, PREEMPT, thrown))),
+    dial,
     roles,
     signal,
+    compare: 'is postcopy-preempt',
     take: (connection, id) => connection.channel(roles[id]),
     drop: (channel) => channel.destroy(),
   });

@@ -1,6 +1,6 @@
 import { asError, explain, nowMs, StateMachine } from '../../base/index.ts';
 import { type ChannelInfo, prepareThreads } from '../../dataplane/index.ts';
-import type { DestinationMachine, IncomingRam, LoadOrder } from '../../machine/index.ts';
+import type { DestinationMachine, IncomingRam } from '../../machine/index.ts';
 import { type SettingsView, WAITS } from '../../settings/index.ts';
 import type { Channel } from '../../transport/index.ts';
 import { MigrationError, wrongState } from '../errors.ts';
@@ -270,7 +270,7 @@ export class IncomingMigration {
   async #shakeHands(main: Channel): Promise<number> {
     const moreConnections = this.#options.listener.single !== true;
     const terms = { machine: this.#machine, settings: this.#settings, moreConnections };
-    this.#agreement = await shakeHandsAsDestination(main, terms, this.#loadOrder);
+    this.#agreement = await shakeHandsAsDestination(main, terms, loadOrderOf(this.#settings));
     this.#settings = agreedSettings(this.#settings, this.#agreement);
     prepareThreads('receive', this.#channelCount);
     return this.#channelCount;
@@ -304,11 +304,6 @@ export class IncomingMigration {
 
   get #postcopy(): PostcopyDestination | undefined {
     return this.#loader?.postcopy;
-  }
-
-  /** In which devices are loaded. */
-  get #loadOrder(): LoadOrder {
-    return loadOrderOf(this.#settings);
   }
 
   /** The machine is here. */
